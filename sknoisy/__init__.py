@@ -1,0 +1,12 @@
+"""Learn a classifier from noisily labelled data.
+
+A torch network, trained by skorch, gets a noise adaptation layer on top that models how the
+true label turned into the observed one (Goldberger and Ben-Reuven, ICLR 2017). The layer is
+learned together with the network, without a single clean label, and taken off for prediction.
+"""
+
+from sknoisy._classifier import NoisyLabelClassifier
+
+__version__ = "0.1.0"
+
+__all__ = ["NoisyLabelClassifier", "__version__"]

@@ -1,0 +1,377 @@
+"""The skorch net that trains the network, one stage after the other.
+
+skorch brings the loop, the history and the callbacks. What differs from a plain
+``NeuralNetClassifier`` is in the hooks that skorch documents for it: the loss, the data set
+and iterators, and an epoch that does not stop after every batch to keep books.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
+from torch import Tensor, nn
+
+from sknoisy import _functional as F
+from sknoisy._batching import ArrayBatches, ArrayDataset
+from sknoisy._module import NoiseLayer, NoisyLabelNetwork
+
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+_INFERENCE_ELEMENTS = 2**22
+
+
+class NoiseAdaptationNet(NeuralNetClassifier):
+    """Train a `NoisyLabelNetwork` on observed labels.
+
+    Parameters
+    ----------
+    module : NoisyLabelNetwork
+        Trained in place.
+    classes : ndarray of shape (n_classes,)
+        Labels in the order of the network's outputs.
+    volume_penalty : float, default=0.0
+        Weight of ``log |det T|`` in the loss.
+    noise_lr : float, default=1.0
+        Learning rate of the noise layer, as a multiple of `lr`.
+    shuffle_generator : torch.Generator, default=None
+        Source of the order of the training rows.
+    **kwargs
+        As for `skorch.NeuralNetClassifier`.
+    """
+
+    def __init__(
+        self,
+        module: NoisyLabelNetwork,
+        *,
+        volume_penalty: float = 0.0,
+        noise_lr: float = 1.0,
+        iterator_train: Callable[..., Any] = ArrayBatches,
+        iterator_valid: Callable[..., Any] = ArrayBatches,
+        dataset: Callable[..., Any] = ArrayDataset,
+        train_split: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            dataset=dataset,
+            train_split=train_split,
+            **kwargs,
+        )
+        self.volume_penalty = volume_penalty
+        self.noise_lr = noise_lr
+
+    # What a stage is made of
+
+    @property
+    def network(self) -> NoisyLabelNetwork:
+        """The network itself, also when it was compiled."""
+        return getattr(self.module_, "_orig_mod", self.module_)
+
+    def attach(self, noise: NoiseLayer | None) -> None:
+        """Put a noise layer on top of the network, or take it off."""
+        self.network.noise = None if noise is None else noise.to(self.device)
+
+    def log_class_transition(self) -> Tensor:
+        """Log transition probabilities of the s-model, shape (true, observed), on the CPU."""
+        return self.network.noise(None).detach().cpu()
+
+    def train_stage(
+        self,
+        stage: str,
+        train: ArrayDataset,
+        valid: ArrayDataset | None,
+        *,
+        epochs: Iterable[None],
+        patience: int,
+        generator: torch.Generator,
+        before_epoch: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Train for one stage, with new callbacks and a new optimiser.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage, kept in the history.
+        train : ArrayDataset
+        valid : ArrayDataset or None
+            Held-out rows. With them, training stops when their loss has not fallen for
+            `patience` epochs, and the weights of the best epoch are put back.
+        epochs : iterable
+            Yields once for each epoch that may be trained.
+        patience : int
+        generator : torch.Generator
+            Source of the order of the rows.
+        before_epoch : callable, optional
+            Called when an epoch has begun; True ends the stage after it.
+
+        Returns
+        -------
+        bool
+            Whether the stage ended before `epochs` did.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite.
+        """
+        self._start_stage()
+        datasets = {"dataset_train": train, "dataset_valid": valid}
+        batches = self._training_batches(train, generator)
+        held_out = None if valid is None else self.get_iterator(valid, training=False)
+        best = _BestWeights(self.network, patience)
+        stop = False
+        self.notify("on_train_begin", X=train.data, y=train.target)
+        for _ in epochs:
+            self.notify("on_epoch_begin", **datasets)
+            self.history.record("stage", stage)
+            stop = before_epoch()
+            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            self.run_single_epoch(
+                held_out, training=False, prefix="valid", step_fn=self.validation_step
+            )
+            self._check_finite()
+            stop |= self._notify_epoch_end(datasets)
+            stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
+            if stop:
+                break
+        best.restore()
+        self.notify("on_train_end", X=train.data, y=train.target)
+        return stop
+
+    def _start_stage(self) -> None:
+        self.initialized_ = False  # skorch would print that it initialises again
+        self._initialize_virtual_params()
+        self._initialize_callbacks()
+        self._initialize_optimizer()
+        self._validate_params()
+        self.initialized_ = True
+
+    def _training_batches(self, train: ArrayDataset, generator: torch.Generator) -> Any:
+        params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
+        accepted = inspect.signature(self.iterator_train).parameters
+        if "shuffle" in accepted and "sampler" not in params and "batch_sampler" not in params:
+            params.setdefault("shuffle", True)
+        if "generator" in accepted:
+            params.setdefault("generator", generator)
+        return self.iterator_train(train, **params)
+
+    def _notify_epoch_end(self, datasets: dict[str, ArrayDataset | None]) -> bool:
+        """Tell the callbacks; return True if one of skorch's stops the stage.
+
+        skorch's `EarlyStopping` stops by raising KeyboardInterrupt, which is told apart here
+        from the one that comes from the keyboard.
+        """
+        try:
+            self.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt:
+            stopped = (c for _, c in self.callbacks_ if isinstance(c, EarlyStopping))
+            if not any(callback.misses_ >= callback.patience for callback in stopped):
+                raise
+            return True
+        return False
+
+    def _check_finite(self) -> None:
+        loss = self.history[-1, "train_loss"]
+        if not math.isfinite(loss):
+            stage, epoch = self.history[-1, ("stage", "epoch")]
+            raise ValueError(
+                f"The training loss became {loss} in epoch {epoch} (stage {stage!r}). "
+                f"Lower the learning rate `lr` (now {self.lr}) or scale X, for instance with "
+                "StandardScaler."
+            )
+
+    # skorch's hooks
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        quiet = [("epoch_timer", EpochTimer())]
+        return [*quiet, ("print_log", PrintLog())] if self.verbose else quiet
+
+    def check_data(self, X: Any, y: Any) -> None:
+        """Do nothing: the classifier has validated the data."""
+
+    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield parameters under the names that they have in the user's module."""
+        for name, parameter in self.network.named_parameters():
+            yield name.removeprefix("hidden."), parameter
+
+    def get_params_for_optimizer(
+        self, prefix: str, named_parameters: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Add the fused step where torch has one, and the noise layer's learning rate."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        if "fused" in inspect.signature(self.optimizer).parameters and not (
+            {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
+        ):
+            kwargs["fused"] = True
+        if self.noise_lr != 1.0 and self.network.noise is not None:
+            args = (list(_split_group(args[0], self.network.noise, self.noise_lr, kwargs["lr"])),)
+        return args, kwargs
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Run the network on a batch, leaving out what only the loss needs."""
+        return self.module_(self._to_device(x["X"] if isinstance(x, dict) else x))
+
+    def get_loss(
+        self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False
+    ) -> Tensor:
+        """Return the mean negative log-likelihood of the observed labels.
+
+        With soft targets in the batch (the M-step) it is the expected one of the network.
+        """
+        clean_log_proba, log_transition = y_pred
+        extras = X if isinstance(X, dict) else {}
+        if "posterior" in extras:
+            posterior = self._to_device(extras["posterior"])
+            log_likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
+        else:
+            target = self._to_device(y_true)
+            log_likelihood = F.noisy_log_likelihood(clean_log_proba, log_transition, target)
+        if "sample_weight" in extras:
+            log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
+        loss = -log_likelihood.mean()
+        if training and self.volume_penalty and log_transition is not None:
+            loss = loss + self.volume_penalty * F.log_volume(log_transition).mean()
+        return loss
+
+    def run_single_epoch(
+        self,
+        iterator: Any,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., Any],
+        **fit_params: Any,
+    ) -> None:
+        """Go through the batches once and record the mean loss.
+
+        Only when a callback wants to hear of every batch are they told, and is the loss of
+        every batch read and kept: both cost more than a step of a small network.
+        """
+        if iterator is None:
+            return
+        if self._batch_callbacks():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            keys = (f"{prefix}_loss", f"{prefix}_batch_size")
+            losses, sizes = np.array(
+                [[row[key] for key in keys] for row in self.history[-1, "batches"] if keys[0] in row]
+            ).T
+            self.history.record(keys[0], float(np.average(losses, weights=sizes)))
+            return
+        self._set_training(training)
+        step = self._lean_step if training else self._lean_evaluation
+        total, n_rows, n_batches = torch.zeros((), device=self.device), 0, 0
+        for X, y in iterator:
+            total += step(X, y).detach() * len(y)
+            n_rows += len(y)
+            n_batches += 1
+        self.history.record(f"{prefix}_loss", total.item() / n_rows)
+        self.history.record(f"{prefix}_batch_count", n_batches)
+
+    def _batch_callbacks(self) -> bool:
+        return any(
+            getattr(type(callback), hook, None) is not getattr(Callback, hook)
+            for _, callback in self.callbacks_
+            for hook in _BATCH_HOOKS
+        )
+
+    def _lean_step(self, X: Any, y: Tensor) -> Tensor:
+        def closure() -> Tensor:
+            self.optimizer_.zero_grad()
+            loss = self.get_loss(self.infer(X), y, X=X, training=True)
+            loss.backward()
+            return loss
+
+        return self.optimizer_.step(closure)
+
+    @torch.no_grad()
+    def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:
+        return self.get_loss(self.infer(X), y, X=X)
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Use large batches for inference, unless the user sets their size."""
+        if training or hasattr(self, "iterator_valid__batch_size"):
+            return super().get_iterator(dataset, training)
+        params = {"batch_size": self._inference_rows(), **self.get_params_for("iterator_valid")}
+        return self.iterator_valid(dataset, **params)
+
+    # Inference
+
+    @torch.no_grad()
+    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield clean log-probabilities and log transitions of each batch, on the CPU."""
+        self._set_training(False)
+        for X, _ in self.get_iterator(dataset):
+            clean_log_proba, log_transition = self.infer(X)
+            yield clean_log_proba.cpu(), None if log_transition is None else log_transition.cpu()
+
+    @torch.no_grad()
+    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
+        """Log-probabilities of the true label, shape (n, true), on the CPU."""
+        self._set_training(False)
+        batches = (X["X"] if isinstance(X, dict) else X for X, _ in self.get_iterator(dataset))
+        return torch.cat(
+            [self.network.clean_log_proba(self._to_device(X)).cpu() for X in batches]
+        )
+
+    def _inference_rows(self) -> int:
+        width = self.network.head.out_features
+        if self.network.noise is not None:
+            width **= 2
+        return max(self.batch_size, min(4096, _INFERENCE_ELEMENTS // width))
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def forget_training(self) -> None:
+        """Drop the optimiser and the callbacks, which prediction does not need."""
+        self.optimizer_ = None
+        self.callbacks_ = []
+        self.callbacks = None
+
+
+class _BestWeights:
+    """Copies of the weights of the epoch with the lowest held-out loss, in memory."""
+
+    def __init__(self, network: nn.Module, patience: int) -> None:
+        self.network = network
+        self.patience = patience
+        self.lowest = math.inf
+        self.misses = 0
+        self.weights: dict[str, Any] | None = None
+
+    def update(self, loss: float) -> bool:
+        """Take note of an epoch; return True when it is time to stop."""
+        if loss < self.lowest:
+            self.lowest, self.misses = loss, 0
+            self.weights = copy.deepcopy(self.network.state_dict())
+            return False
+        self.misses += 1
+        return self.misses >= self.patience
+
+    def restore(self) -> None:
+        """Put the weights of the best epoch back."""
+        if self.weights is not None:
+            self.network.load_state_dict(self.weights)
+
+
+def _split_group(
+    groups: list[dict[str, Any]], noise: nn.Module, factor: float, lr: float
+) -> Iterator[dict[str, Any]]:
+    """Move the parameters of the noise layer into groups of their own learning rate."""
+    own = {id(parameter) for parameter in noise.parameters()}
+    for group in groups:
+        rest = [p for p in group["params"] if id(p) not in own]
+        moved = [p for p in group["params"] if id(p) in own]
+        if rest:
+            yield {**group, "params": rest}
+        if moved:
+            yield {**group, "params": moved, "lr": factor * group.get("lr", lr)}

@@ -1,0 +1,53 @@
+"""Seeding that leaves the global generators of numpy and torch as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+_MAX_SEED = np.iinfo(np.int32).max
+
+
+def seed_stream(random_state: Any) -> np.random.RandomState:
+    """Return the generator that all seeds of a fit are drawn from.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        As in scikit-learn, but None draws fresh entropy and not numpy's global generator.
+
+    Returns
+    -------
+    numpy.random.RandomState
+    """
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+
+
+def draw_seed(stream: np.random.RandomState) -> int:
+    """Draw one integer seed."""
+    return int(stream.randint(_MAX_SEED))
+
+
+@contextmanager
+def torch_seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Seed torch's default generators inside the block and put them back after it.
+
+    Parameters
+    ----------
+    seed : int
+    device : str or torch.device, default="cpu"
+        The accelerator whose generator is seeded as well.
+    """
+    device = torch.device(device)
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=accelerators):
+        torch.default_generator.manual_seed(seed)
+        if accelerators:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -1,0 +1,283 @@
+"""The stages of training: baseline, start of the noise layer, direct training or EM."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from sknoisy import _functional as F
+from sknoisy._batching import ArrayDataset
+from sknoisy._initialization import confusion_start
+from sknoisy._net import NoiseAdaptationNet
+from sknoisy._random import draw_seed
+from sknoisy._transition import ClassTransition, FeatureTransition
+
+Epochs = Callable[[str, int], Iterable[None]]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Validated training data: what was seen of each row.
+
+    Attributes
+    ----------
+    X : ndarray or CSR array of shape (n_samples, ...)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,) or None
+        Sample weights of mean one.
+    n_classes : int
+    dtype : torch.dtype
+        Floating point type of the network.
+    """
+
+    X: Any
+    target: np.ndarray
+    weight: np.ndarray | None
+    n_classes: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
+        """Return the rows as a data set, together with their weights and more values."""
+        if self.weight is not None:
+            extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
+        return ArrayDataset(self.X, self.target, rows=rows, dtype=self.dtype, **extras)
+
+    def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the observed labels and the weights of the rows."""
+        at = slice(None) if rows is None else rows
+        weight = None if self.weight is None else torch.as_tensor(self.weight[at])
+        return torch.as_tensor(self.target[at]), weight
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; the fields are the parameters of the classifier."""
+
+    noise_model: str | None
+    method: str
+    transition_init: str | np.ndarray
+    learn_transition: bool
+    max_epochs: int
+    max_em_iter: int
+    tol: float
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+
+
+class Trainer:
+    """Take a net through its stages.
+
+    Parameters
+    ----------
+    net : NoiseAdaptationNet
+    data : Observations
+    plan : Plan
+    stream : numpy.random.RandomState
+        Source of the split and of the order of the rows.
+    epochs : callable
+        ``epochs(stage, max_epochs)`` yields once for each epoch that may be trained.
+
+    Attributes
+    ----------
+    initial_transition : ndarray of shape (true, observed)
+        Where the noise layer started.
+    """
+
+    def __init__(
+        self,
+        net: NoiseAdaptationNet,
+        data: Observations,
+        plan: Plan,
+        stream: np.random.RandomState,
+        epochs: Epochs,
+    ) -> None:
+        self.net = net
+        self.data = data
+        self.plan = plan
+        self.epochs = epochs
+        self.train_rows, self.valid_rows = self._split(draw_seed(stream))
+        self.train = data.dataset(self.train_rows)
+        self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
+        self.generator = torch.Generator().manual_seed(draw_seed(stream))
+        self.initial_transition = np.eye(data.n_classes)
+
+    def run(self) -> None:
+        """Train the stages that the network has not been through, or the last one again."""
+        plan = self.plan
+        if plan.noise_model is None:
+            self.net.attach(None)
+            self._train("baseline")
+            return
+        if self.net.network.noise is None:
+            if plan.learn_transition:
+                self._train("baseline")
+            self._attach_class_noise(self._start())
+        elif plan.noise_model == "s":
+            self._attach_class_noise(summarise(self.net, self.data)[1])
+        self.initial_transition = summarise(self.net, self.data)[1]
+        if plan.method == "em":
+            self._train_em()
+            return
+        if isinstance(self.net.network.noise, ClassTransition):
+            self._train("s")
+        if plan.noise_model == "c":
+            self._attach_feature_noise()
+            self._train("c")
+
+    def _train(self, stage: str) -> None:
+        self.net.train_stage(
+            stage,
+            self.train,
+            self.valid,
+            epochs=self.epochs(stage, self.plan.max_epochs),
+            patience=self.plan.n_iter_no_change,
+            generator=self.generator,
+        )
+
+    def _train_em(self) -> None:
+        """Alternate the closed-form steps with one epoch of the network on soft targets."""
+        posterior = torch.zeros(len(self.data), self.data.n_classes, dtype=self.data.dtype)
+        monitor = _ConvergenceMonitor(self.plan.tol)
+
+        def closed_form_steps() -> bool:
+            log_likelihood, counts = self._e_step(posterior)
+            if self.plan.learn_transition:
+                self._m_step_transition(counts)
+            self.net.history.record("log_likelihood", log_likelihood)
+            return monitor.update(log_likelihood)
+
+        converged = self.net.train_stage(
+            "em",
+            self.data.dataset(self.train_rows, posterior=posterior),
+            self.valid,
+            epochs=self.epochs("em", self.plan.max_em_iter),
+            patience=self.plan.n_iter_no_change,
+            generator=self.generator,
+            before_epoch=closed_form_steps,
+        )
+        if not converged:
+            warnings.warn(
+                f"EM did not converge in max_em_iter={self.plan.max_em_iter} iterations: the mean "
+                f"log-likelihood last changed by {monitor.change:.2g}, tol={self.plan.tol:.2g}. "
+                "Increase `max_em_iter`, `lr` or `tol`, or scale X.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+    def _e_step(self, posterior: Tensor) -> tuple[float, Tensor]:
+        """Fill in the posterior of the true label.
+
+        Returns
+        -------
+        log_likelihood : float
+            Mean log-likelihood of the observed labels of the training rows.
+        counts : Tensor of shape (true, observed)
+            Soft confusion counts under the posterior.
+        """
+        target, weight = self.data.tensors(self.train_rows)
+        log_transition = self.net.log_class_transition()
+        joint = F.observed_log_joint(self.net.clean_log_proba(self.train), log_transition, target)
+        evidence = torch.logsumexp(joint, dim=1, keepdim=True)
+        rows = slice(None) if self.train_rows is None else torch.from_numpy(self.train_rows)
+        posterior[rows] = (joint - evidence).exp()
+        mean = evidence.mean() if weight is None else (evidence[:, 0] * weight).mean()
+        return mean.item(), F.soft_counts(posterior[rows], target, self.data.n_classes, weight)
+
+    def _m_step_transition(self, counts: Tensor) -> None:
+        transition = F.expected_transition(counts).to(self.data.dtype)
+        self.net.network.noise.reset_transition(transition.to(self.net.device))
+
+    def _start(self) -> Tensor:
+        """Return the matrix that the noise layer starts from, of shape (true, observed)."""
+        init = self.plan.transition_init
+        if isinstance(init, np.ndarray):
+            return F.floor_transition(torch.as_tensor(init, dtype=torch.float64))
+        target, weight = self.data.tensors()
+        return confusion_start(self.net.clean_log_proba(self.data.dataset()).exp(), target, weight)
+
+    def _attach_class_noise(self, transition: Tensor) -> None:
+        learnable = self.plan.learn_transition and self.plan.method == "direct"
+        self.net.attach(ClassTransition(transition.to(self.data.dtype), learnable=learnable))
+
+    def _attach_feature_noise(self) -> None:
+        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
+        network = self.net.network
+        if isinstance(network.noise, ClassTransition):
+            transition = self.net.log_class_transition().exp()
+            self.net.attach(FeatureTransition(transition, network.head.in_features))
+
+    def _split(self, seed: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the rows to train on and the rows to hold out; None stands for all and none."""
+        if not self.plan.early_stopping:
+            return None, None
+        n_valid = max(1, round(self.plan.validation_fraction * len(self.data)))
+        counts = np.bincount(self.data.target)
+        stratify = counts.min() >= 2 and min(n_valid, len(self.data) - n_valid) >= len(counts)
+        train, valid = train_test_split(
+            np.arange(len(self.data)),
+            test_size=n_valid,
+            stratify=self.data.target if stratify else None,
+            random_state=seed,
+        )
+        return np.sort(train), np.sort(valid)
+
+
+class _ConvergenceMonitor:
+    """Follow the log-likelihood of EM and say when it has settled."""
+
+    def __init__(self, tol: float) -> None:
+        self.tol = tol
+        self.last = -np.inf
+        self.change = np.inf
+
+    def update(self, log_likelihood: float) -> bool:
+        """Take note of an iteration; return True when its change was below `tol`."""
+        self.change = log_likelihood - self.last
+        self.last = log_likelihood
+        return abs(self.change) < self.tol
+
+
+def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Average what the network says of the training data, in one pass over it.
+
+    Returns
+    -------
+    class_prior : ndarray of shape (n_classes,)
+        Mean clean probability, ``sum_t p(y=i|x_t) / n``.
+    transition : ndarray of shape (true, observed)
+        ``sum_t p(y=i|x_t) p(z=j|y=i,x_t) / sum_t p(y=i|x_t)``, which for the s-model is its
+        matrix and without a noise layer the identity.
+    """
+    _, weight = data.tensors()
+    prior = torch.zeros(data.n_classes, dtype=torch.float64)
+    joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
+    start = 0
+    log_transition = None
+    for clean_log_proba, log_transition in net.batch_outputs(data.dataset()):
+        proba = clean_log_proba.double().exp()
+        if weight is not None:
+            proba = proba * weight[start : start + len(proba), None]
+        prior += proba.sum(dim=0)
+        if log_transition is not None and log_transition.ndim == 3:
+            joint += torch.einsum("ti,tij->ij", proba, log_transition.double().exp())
+        start += len(proba)
+    if log_transition is None:
+        transition = torch.eye(data.n_classes, dtype=torch.float64)
+    elif log_transition.ndim == 2:
+        transition = F.floor_transition(log_transition.double().exp(), 0.0)
+    else:
+        transition = F.expected_transition(joint)
+    return (prior / prior.sum()).numpy(), transition.numpy()
