@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ class ArrayDataset(Dataset):
         self.target = y
         self.rows = rows
         self.dtype = dtype
-        self.extras = {name: torch.as_tensor(value) for name, value in extras.items()}
-        self._target = torch.as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
+        self.extras = {name: _as_tensor(value) for name, value in extras.items()}
+        self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
 
     def __len__(self) -> int:
         return self.data.shape[0] if self.rows is None else len(self.rows)
@@ -71,7 +72,7 @@ class ArrayDataset(Dataset):
         elif isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         data = self._dense(index)
-        at = torch.from_numpy(index)
+        at = _as_tensor(index)
         if not self.extras:
             return data, self._target[at]
         return {"X": data, **{k: v[at] for k, v in self.extras.items()}}, self._target[at]
@@ -87,10 +88,17 @@ class ArrayDataset(Dataset):
         if sparse.issparse(self.data):
             rows = self.data[index].toarray()
         elif isinstance(self.data, Tensor):
-            return self.data[torch.from_numpy(index)].to(self.dtype)
+            return self.data[_as_tensor(index)].to(self.dtype)
         else:
             rows = np.take(self.data, index, axis=0)
         return torch.from_numpy(rows).to(self.dtype)
+
+
+def _as_tensor(values: Any) -> Tensor:
+    """Return a tensor that shares the memory of an array, unless that is read-only."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
 
 
 class ArrayBatches:
@@ -127,7 +135,7 @@ class ArrayBatches:
         n = len(self.dataset)
         bounds = [*range(0, n, self.batch_size), n]
         # Batch normalisation cannot train on a single row: it joins the batch before it.
-        if self.shuffle and len(bounds) > 2 and n - bounds[-2] == 1:
+        if self.shuffle and len(bounds) > 2 and n - bounds[-2] == 1 < self.batch_size:
             del bounds[-2]
         return bounds
 
@@ -138,8 +146,8 @@ class ArrayBatches:
         bounds = self._bounds()
         if self.shuffle and len(bounds) > 2:
             order = torch.randperm(len(self.dataset), generator=self.generator).numpy()
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for start, stop in pairwise(bounds):
                 yield self.dataset.take(order[start:stop])
         else:
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for start, stop in pairwise(bounds):
                 yield self.dataset.take(slice(start, stop))

@@ -267,7 +267,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
     def _batch_size(self, n_samples: int) -> int:
         if self.batch_size != "auto":
             return self.batch_size
-        return 256 if n_samples <= 256 else min(256, max(32, n_samples // 40))
+        return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
 
     def _build_net(self, data: Observations, classes: np.ndarray) -> NoiseAdaptationNet:
         """Return a net around a new network, or around a copy of the fitted one to go on with."""

@@ -169,7 +169,9 @@ def label_log_posterior(clean_log_proba: Tensor, log_transition: Tensor, target:
 
 
 def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Tensor:
-    """Expected log-likelihood of the network, ``sum_i c_ti log p(y=i | x_t)`` (the M-step for w).
+    """Log-likelihood expected by the posterior, ``sum_i c_ti log p(y=i | x_t)``.
+
+    What the M-step for the network's weights w maximises.
 
     Parameters
     ----------
@@ -235,10 +237,10 @@ def expected_transition(
         Rows sum to one. A true class without any count keeps its label: its row is that of
         the identity.
     """
-    counts = counts + pseudo_count * torch.eye(*counts.shape, dtype=counts.dtype)
+    identity = torch.eye(*counts.shape, dtype=counts.dtype, device=counts.device)
+    counts = counts + pseudo_count * identity
     mass = counts.sum(dim=1, keepdim=True)
     empty = mass <= torch.finfo(counts.dtype).tiny
-    identity = torch.eye(*counts.shape, dtype=counts.dtype)
     transition = torch.where(empty, identity, counts / torch.where(empty, 1.0, mass))
     return floor_transition(transition, smallest)
 
@@ -273,9 +275,15 @@ def log_volume(log_transition: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape () or (n,)
-        Not below ``true * log(0.01)``, where the matrix is singular for all purposes and its
-        gradient would tear it apart.
+        Not below ``true * log(0.01)``, where the matrix is singular for all purposes: there the
+        value is constant and its gradient zero, else it would tear the matrix apart.
     """
-    n_classes = log_transition.shape[-1]
-    _, log_abs_det = torch.linalg.slogdet(log_transition.exp())
-    return log_abs_det.clamp_min(n_classes * math.log(0.01))
+    transition = log_transition.exp()
+    smallest = transition.shape[-1] * math.log(0.01)
+    regular = torch.linalg.slogdet(transition.detach()).logabsdet > smallest
+    # The gradient at a singular matrix is NaN, also times zero: it must not be computed at all.
+    identity = torch.eye(transition.shape[-1], dtype=transition.dtype, device=transition.device)
+    invertible = torch.where(regular[..., None, None], transition, identity)
+    return torch.linalg.slogdet(invertible).logabsdet.where(
+        regular, transition.new_tensor(smallest)
+    )

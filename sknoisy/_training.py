@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayDataset
-from sknoisy._initialization import confusion_start
+from sknoisy._initialization import cluster_start, confusion_start, mixture_start
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._random import draw_seed
 from sknoisy._transition import ClassTransition, FeatureTransition
 
 Epochs = Callable[[str, int], Iterable[None]]
+
+_FEWEST_ROWS_TO_SPLIT = 200
+_MOST_ROWS_FOR_START = 20_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Trainer:
     data : Observations
     plan : Plan
     stream : numpy.random.RandomState
-        Source of the split and of the order of the rows.
+        Source of the split, the order of the rows and the clusters.
     epochs : callable
         ``epochs(stage, max_epochs)`` yields once for each epoch that may be trained.
 
@@ -108,44 +112,106 @@ class Trainer:
         self.data = data
         self.plan = plan
         self.epochs = epochs
-        self.train_rows, self.valid_rows = self._split(draw_seed(stream))
+        self.seed = draw_seed(stream)
+        self.generator = torch.Generator().manual_seed(draw_seed(stream))
+        self.train_rows, self.valid_rows = self._hold_out()
         self.train = data.dataset(self.train_rows)
         self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
-        self.generator = torch.Generator().manual_seed(draw_seed(stream))
         self.initial_transition = np.eye(data.n_classes)
 
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
-        plan = self.plan
-        if plan.noise_model is None:
+        if self.plan.noise_model is None:
             self.net.attach(None)
             self._train("baseline")
             return
         if self.net.network.noise is None:
-            if plan.learn_transition:
-                self._train("baseline")
             self._attach_class_noise(self._start())
-        elif plan.noise_model == "s":
+        elif self.plan.noise_model == "s":
             self._attach_class_noise(summarise(self.net, self.data)[1])
         self.initial_transition = summarise(self.net, self.data)[1]
-        if plan.method == "em":
+        if self.plan.method == "em":
             self._train_em()
             return
         if isinstance(self.net.network.noise, ClassTransition):
             self._train("s")
-        if plan.noise_model == "c":
+        if self.plan.noise_model == "c":
             self._attach_feature_noise()
             self._train("c")
 
-    def _train(self, stage: str) -> None:
+    def _train(
+        self, stage: str, train: ArrayDataset | None = None, valid: ArrayDataset | None = None
+    ) -> None:
         self.net.train_stage(
             stage,
-            self.train,
-            self.valid,
+            self.train if train is None else train,
+            self.valid if train is None else valid,
             epochs=self.epochs(stage, self.plan.max_epochs),
             patience=self.plan.n_iter_no_change,
             generator=self.generator,
         )
+
+    # The start of the noise layer
+
+    def _start(self) -> np.ndarray:
+        """Return the matrix that the noise layer starts from, of shape (true, observed).
+
+        A network that was stopped early keeps its weights for the joint training. One that
+        was trained to the end has learned the wrong labels by heart: joint training then
+        starts from new weights.
+        """
+        init = self.plan.transition_init
+        if not isinstance(init, str):
+            if self.valid is not None and self.plan.learn_transition:
+                self._train("baseline")
+            return init
+        if init == "confusion" or len(self.data) < _FEWEST_ROWS_TO_SPLIT:
+            self._train("baseline")
+            log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
+            return confusion_start(log_proba, self.data.target, self.data.weight)
+        log_proba, rows = self._early_stopped() if self.valid is not None else self._cross_fitted()
+        start = {"auto": mixture_start, "cluster": cluster_start}[init]
+        target, weight = self.data.target[rows], self.data.weight
+        weight = None if weight is None else weight[rows]
+        return start(log_proba, target, weight, random_state=self.seed)
+
+    def _early_stopped(self) -> tuple[np.ndarray, np.ndarray]:
+        """Train the baseline; return its log-probabilities on (at most so many) rows."""
+        self._train("baseline")
+        rows = np.arange(len(self.data))
+        if len(rows) > _MOST_ROWS_FOR_START:
+            stream = np.random.RandomState(self.seed)
+            rows = np.sort(stream.choice(rows, _MOST_ROWS_FOR_START, replace=False))
+        return self.net.clean_log_proba(self.data.dataset(rows)).numpy(), rows
+
+    def _cross_fitted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Train a baseline on each half of the rows and let it tell the other half.
+
+        Each stops when the likelihood of the half that it does not see stops rising.
+        """
+        fresh = copy.deepcopy(self.net.network.state_dict())
+        half = stratified_halves(self.data.target, self.seed)
+        log_proba = np.empty((len(self.data), self.data.n_classes))
+        for fold in (0, 1):
+            rows, others = np.flatnonzero(half == fold), np.flatnonzero(half != fold)
+            self._train("baseline", self.data.dataset(others), self.data.dataset(rows))
+            log_proba[rows] = self.net.clean_log_proba(self.data.dataset(rows)).numpy()
+            self.net.network.load_state_dict(fresh)
+        return log_proba, np.arange(len(self.data))
+
+    def _attach_class_noise(self, transition: np.ndarray) -> None:
+        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
+        learnable = self.plan.learn_transition and self.plan.method == "direct"
+        self.net.attach(ClassTransition(floored.to(self.data.dtype), learnable=learnable))
+
+    def _attach_feature_noise(self) -> None:
+        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
+        network = self.net.network
+        if isinstance(network.noise, ClassTransition):
+            transition = self.net.log_class_transition().exp()
+            self.net.attach(FeatureTransition(transition, network.head.in_features))
+
+    # Expectation maximisation
 
     def _train_em(self) -> None:
         """Alternate the closed-form steps with one epoch of the network on soft targets."""
@@ -200,26 +266,7 @@ class Trainer:
         transition = F.expected_transition(counts).to(self.data.dtype)
         self.net.network.noise.reset_transition(transition.to(self.net.device))
 
-    def _start(self) -> Tensor:
-        """Return the matrix that the noise layer starts from, of shape (true, observed)."""
-        init = self.plan.transition_init
-        if isinstance(init, np.ndarray):
-            return F.floor_transition(torch.as_tensor(init, dtype=torch.float64))
-        target, weight = self.data.tensors()
-        return confusion_start(self.net.clean_log_proba(self.data.dataset()).exp(), target, weight)
-
-    def _attach_class_noise(self, transition: Tensor) -> None:
-        learnable = self.plan.learn_transition and self.plan.method == "direct"
-        self.net.attach(ClassTransition(transition.to(self.data.dtype), learnable=learnable))
-
-    def _attach_feature_noise(self) -> None:
-        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
-        network = self.net.network
-        if isinstance(network.noise, ClassTransition):
-            transition = self.net.log_class_transition().exp()
-            self.net.attach(FeatureTransition(transition, network.head.in_features))
-
-    def _split(self, seed: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _hold_out(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the rows to train on and the rows to hold out; None stands for all and none."""
         if not self.plan.early_stopping:
             return None, None
@@ -230,9 +277,29 @@ class Trainer:
             np.arange(len(self.data)),
             test_size=n_valid,
             stratify=self.data.target if stratify else None,
-            random_state=seed,
+            random_state=self.seed,
         )
         return np.sort(train), np.sort(valid)
+
+
+def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
+    """Assign each row to half 0 or 1, so that every observed class is spread over both.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+    """
+    order = np.random.RandomState(seed).permutation(len(target))
+    order = order[np.argsort(target[order], kind="stable")]
+    half = np.empty(len(target), dtype=np.intp)
+    half[order] = np.arange(len(target)) % 2
+    return half
 
 
 class _ConvergenceMonitor:

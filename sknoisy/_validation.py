@@ -1,4 +1,4 @@
-"""What `NoisyLabelClassifier` accepts, and what it says of anything else."""
+"""What the package accepts, and what it says of anything else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -14,7 +15,12 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+FloatArray = NDArray[np.float64]
+
 ROUTED_PREFIXES = ("module", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+
+# Rows of matrices that were rounded for print or storage still pass; they are normalised.
+_ROW_SUM_TOLERANCE = 1e-3
 
 
 def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -87,42 +93,56 @@ def check_two_classes(classes: np.ndarray) -> None:
         )
 
 
-def check_transition_matrix(matrix: Any, n_classes: int, name: str) -> np.ndarray:
+def check_transition_matrix(
+    matrix: Any,
+    n_classes: int | None = None,
+    name: str = "transition_matrix",
+    *,
+    n_samples: int | None = None,
+) -> FloatArray:
     """Validate a transition matrix that a user gave.
 
     Parameters
     ----------
-    matrix : array-like of shape (n_classes, n_classes)
+    matrix : array-like of shape (true, observed)
         Rows are true classes and sum to one, columns are observed classes.
-    n_classes : int
-    name : str
+    n_classes : int, default=None
+        The number of rows and columns; None takes any.
+    name : str, default="transition_matrix"
         Name of the parameter, for the message.
+    n_samples : int, default=None
+        With it, one matrix per sample is accepted as well, (n_samples, true, observed).
 
     Returns
     -------
-    ndarray of shape (n_classes, n_classes)
+    ndarray of shape (true, observed) or (n_samples, true, observed)
         A float64 copy with rows that sum to one.
     """
-    transition = np.array(matrix, dtype=np.float64)
-    if transition.shape != (n_classes, n_classes):
+    try:
+        transition = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be a matrix of numbers: {error}") from error
+    square = transition.ndim >= 2 and transition.shape[-1] == transition.shape[-2] >= 1
+    sized = square and n_classes in {None, transition.shape[-1]}
+    if not sized or transition.shape[:-2] not in {(), (n_samples,)}:
+        size = "(true, observed)" if n_classes is None else f"({n_classes}, {n_classes})"
+        per_sample = "" if n_samples is None else f" or ({n_samples}, true, observed)"
         raise ValueError(
-            f"`{name}` must be a matrix of shape ({n_classes}, {n_classes}) (true, observed), one "
-            f"row and column for each class of y; got shape {transition.shape}."
+            f"`{name}` must have shape {size}{per_sample}, a row for each true class and a column "
+            f"for each observed one; got shape {transition.shape}."
         )
-    if not np.isfinite(transition).all():
-        raise ValueError(f"`{name}` must be finite; it contains NaN or infinity.")
-    if (transition < 0).any():
+    if not np.all(np.isfinite(transition) & (transition >= 0)):
         raise ValueError(
-            f"`{name}` must hold probabilities; its smallest entry is {transition.min():.3g}."
+            f"`{name}` must be finite and non-negative; got values from {transition.min():.3g} to "
+            f"{transition.max():.3g}."
         )
-    sums = transition.sum(axis=1)
-    if not np.allclose(sums, 1.0, atol=1e-4):
-        worst = int(np.abs(sums - 1.0).argmax())
+    sums = transition.sum(axis=-1, keepdims=True)
+    if np.any(np.abs(sums - 1.0) > _ROW_SUM_TOLERANCE):
         raise ValueError(
-            f"The rows of `{name}` must sum to one (rows are true classes, columns observed "
-            f"ones); row {worst} sums to {sums[worst]:.4g}."
+            f"`{name}` must have rows (true classes) that sum to one; got sums from "
+            f"{sums.min():.6g} to {sums.max():.6g}. If its columns are the true classes, transpose."
         )
-    return transition / sums[:, None]
+    return transition / sums
 
 
 def check_routed(names: Iterable[str]) -> None:
@@ -136,8 +156,14 @@ def check_routed(names: Iterable[str]) -> None:
         )
 
 
-def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Return the positions of labels in the sorted `classes`.
+def class_indices(labels: NDArray[np.generic], classes: NDArray[np.generic]) -> NDArray[np.intp]:
+    """Return the position of each label in `classes`, -1 where it has none; shape of `labels`."""
+    position = {label: index for index, label in enumerate(classes.tolist())}
+    return np.array([position.get(label, -1) for label in labels.tolist()], dtype=np.intp)
+
+
+def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> NDArray[np.intp]:
+    """Return the positions of labels in `classes`.
 
     Raises
     ------
@@ -145,11 +171,10 @@ def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> np.ndarray:
         If a label is not among the classes.
     """
     y = np.asarray(y)
-    position = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-    unseen = classes[position] != y
-    if np.any(unseen):
+    position = class_indices(y, classes)
+    if np.any(position < 0):
         raise ValueError(
             f"`{name}` must hold labels seen in fit, {classes.tolist()!r}; got "
-            f"{np.unique(y[unseen]).tolist()!r}."
+            f"{np.unique(y[position < 0]).tolist()!r}."
         )
     return position

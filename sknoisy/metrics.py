@@ -21,7 +21,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d,
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from sknoisy.noise import FloatArray, _check_transition, _class_indices
+from sknoisy._validation import FloatArray, check_transition_matrix, class_indices
 
 __all__ = [
     "noise_corrected_accuracy",
@@ -73,8 +73,8 @@ def transition_matrix_error(estimated: ArrayLike, true: ArrayLike) -> float:
             f"estimated must have the shape of true, {np.shape(true)}, got {np.shape(estimated)}."
         )
     n_samples = len(np.asarray(true)) if np.ndim(true) == 3 else None
-    estimate = _check_transition(estimated, "estimated", n_samples=n_samples)
-    truth = _check_transition(true, "true", n_samples=n_samples)
+    estimate = check_transition_matrix(estimated, name="estimated", n_samples=n_samples)
+    truth = check_transition_matrix(true, name="true", n_samples=n_samples)
     return float(np.abs(estimate - truth).sum(axis=-1).mean() / 2)
 
 
@@ -179,19 +179,19 @@ def noise_corrected_accuracy(
     check_consistent_length(observed, predicted)
     known = unique_labels(observed, predicted)
     names = known if labels is None else column_or_1d(np.asarray(labels))
-    if np.any(_class_indices(known, names) < 0):
+    if np.any(class_indices(known, names) < 0):
         raise ValueError(
             f"y_observed and y_pred must hold only labels in labels, {names.tolist()}, "
             f"got {known.tolist()}."
         )
-    transition = _check_transition(transition_matrix, n_samples=len(observed))
+    transition = check_transition_matrix(transition_matrix, n_samples=len(observed))
     if transition.shape[-1] != len(names):
         raise ValueError(
             f"transition_matrix must have a row and a column for each of the {len(names)} labels "
             f"{names.tolist()}, got shape {transition.shape}. Pass labels if some are missing."
         )
     counts = _estimated_correctness(
-        _class_indices(observed, names), _class_indices(predicted, names), transition
+        class_indices(observed, names), class_indices(predicted, names), transition
     )
     share = _shares(sample_weight, len(counts))
     accuracy = float(share @ counts)
@@ -258,17 +258,17 @@ def _noise_corrected_accuracy(
 ) -> float:
     """Estimated accuracy on the true labels; see `noise_corrected_accuracy_scorer`."""
     classifier, X = _resolve(estimator, X, "predict_transition")
-    predicted = _class_indices(np.asarray(classifier.predict(X)), np.asarray(classifier.classes_))
+    predicted = class_indices(np.asarray(classifier.predict(X)), np.asarray(classifier.classes_))
     observed = _observed_indices(classifier, y, len(predicted))
     share = _shares(sample_weight, len(predicted))
     if classifier.noise_model != "c":
-        transition = _check_transition(classifier.transition_matrix_)
+        transition = check_transition_matrix(classifier.transition_matrix_)
         counts = _estimated_correctness(observed, predicted, transition)
         return float(share @ counts)
     counts = np.empty(len(predicted))
     batch_size = max(1, _BATCH_ELEMENTS // len(classifier.classes_) ** 2)
     for batch in gen_batches(len(counts), batch_size):
-        transition = _check_transition(
+        transition = check_transition_matrix(
             classifier.predict_transition(_safe_indexing(X, batch)),
             n_samples=batch.stop - batch.start,
         )
@@ -323,7 +323,7 @@ def _observed_indices(classifier: Any, y: ArrayLike, n_samples: int) -> NDArray[
     classes = np.asarray(classifier.classes_)
     check_consistent_length(np.empty(n_samples), labels)
     unique_labels(classes, labels)  # refuses strings against numbers, which would all be unseen
-    return _class_indices(labels, classes)
+    return class_indices(labels, classes)
 
 
 class _EstimatorScorer(_BaseScorer):

@@ -18,8 +18,11 @@ from __future__ import annotations
 from numbers import Integral, Real
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state, check_scalar, column_or_1d
+
+from sknoisy._corruption import RandomState, corrupt_labels
+from sknoisy._validation import FloatArray, check_transition_matrix
 
 __all__ = [
     "block_transition",
@@ -32,9 +35,6 @@ __all__ = [
     "transition_from_trace",
     "uniform_transition",
 ]
-
-FloatArray = NDArray[np.float64]
-RandomState = int | np.random.RandomState | None
 
 
 def uniform_transition(n_classes: int, rate: float) -> FloatArray:
@@ -281,8 +281,10 @@ def region_transition(
             "in_region must be a boolean array of shape (n_samples,), "
             f"got dtype {mask.dtype} and shape {mask.shape}."
         )
-    inner = _check_transition(transition_matrix)
-    outer = np.eye(len(inner)) if outside is None else _check_transition(outside, "outside")
+    inner = check_transition_matrix(transition_matrix)
+    outer = np.eye(len(inner))
+    if outside is not None:
+        outer = check_transition_matrix(outside, name="outside")
     if inner.shape != outer.shape:
         raise ValueError(
             f"outside must have the shape of transition_matrix, {inner.shape}, got {outer.shape}."
@@ -348,118 +350,6 @@ def boundary_transition(
     return (1 - flip_proba) * identity + flip_proba * confusions
 
 
-def corrupt_labels(
-    y: ArrayLike,
-    transition_matrix: ArrayLike,
-    *,
-    classes: ArrayLike | None = None,
-    exact: bool = False,
-    random_state: RandomState = None,
-) -> NDArray[np.generic]:
-    """Replace true labels by observed ones, drawn from a transition matrix.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-        True labels of any kind: strings, booleans, integers with gaps, a pandas Series or
-        Categorical. Never modified.
-    transition_matrix : array-like of shape (true, observed) or (n_samples, true, observed)
-        Probability of each observed label given the true one, the same for all samples or one
-        matrix per sample. One minus the diagonal is the rate, the probability that the observed
-        label differs from the true one.
-    classes : array-like of shape (n_classes,), default=None
-        The labels in the order of the rows and columns. None: the sorted distinct labels of `y`,
-        as in the ``classes_`` of a classifier. Needed when `y` lacks some of the classes.
-    exact : bool, default=False
-        False: every label is drawn independently. True: the observed labels of every true class
-        have their expected counts, rounded so that they sum to the size of the class (largest
-        remainder, ties broken at random), and chance decides which samples they fall on; needs
-        one matrix for all samples.
-    random_state : int, RandomState instance or None, default=None
-        Pass an int for reproducible labels.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-        Observed labels, a new array with the dtype of the labels in `y` (a wider one if `classes`
-        holds labels that it cannot represent).
-
-    Raises
-    ------
-    ValueError
-        If the matrix is not a transition matrix over the classes, `y` holds a label that is not in
-        `classes`, or `exact` is combined with one matrix per sample.
-
-    Examples
-    --------
-    >>> from sknoisy.noise import corrupt_labels, pair_transition
-    >>> corrupt_labels(["a", "a", "b", "b"], pair_transition(2, 1.0))
-    array(['b', 'b', 'a', 'a'], dtype='<U1')
-    """
-    labels = column_or_1d(np.asarray(y))
-    names = _distinct(labels) if classes is None else column_or_1d(np.asarray(classes))
-    if len(set(names.tolist())) != len(names):
-        raise ValueError(f"classes must hold distinct labels, got {names.tolist()}.")
-    transition = _check_transition(transition_matrix, n_samples=len(labels))
-    if transition.shape[-1] != len(names):
-        raise ValueError(
-            f"transition_matrix must have a row and a column for each of the {len(names)} labels "
-            f"in {'y' if classes is None else 'classes'}, got shape {transition.shape}. "
-            "Pass classes if y lacks some of them."
-        )
-    if exact and transition.ndim == 3:
-        raise ValueError(
-            "exact=True needs one transition_matrix for all samples, of shape (true, observed), "
-            f"got shape {transition.shape}."
-        )
-    true = _class_indices(labels, names)
-    if np.any(true < 0):
-        unknown = sorted(set(labels[true < 0].tolist()), key=str)
-        raise ValueError(f"y must hold only labels in classes, {names.tolist()}, got {unknown}.")
-
-    assign = _assign_expected_counts if exact else _draw_observed
-    observed = assign(true, transition, check_random_state(random_state))
-    cast = names.astype(labels.dtype)
-    if cast.tolist() != names.tolist():
-        cast = names.astype(np.result_type(names.dtype, labels.dtype))
-    return cast[observed]
-
-
-def _draw_observed(
-    true: NDArray[np.intp], transition: FloatArray, random: np.random.RandomState
-) -> NDArray[np.intp]:
-    """Draw the observed class of each sample; both (n_samples,) class indices."""
-    cumulative = transition.cumsum(axis=-1)
-    cumulative /= cumulative[..., -1:]
-    uniform = random.uniform(size=len(true))
-    if transition.ndim == 3:
-        of_true_class = cumulative[np.arange(len(true)), true]
-        return np.asarray((of_true_class <= uniform[:, None]).sum(axis=1))
-    observed = np.empty_like(true)
-    for index, row in enumerate(cumulative):
-        members = true == index
-        observed[members] = np.searchsorted(row, uniform[members], side="right")
-    return observed
-
-
-def _assign_expected_counts(
-    true: NDArray[np.intp], transition: FloatArray, random: np.random.RandomState
-) -> NDArray[np.intp]:
-    """Deal out the expected counts of observed classes; both (n_samples,) class indices."""
-    observed = np.empty_like(true)
-    n_classes = len(transition)
-    for index, row in enumerate(transition / transition.sum(axis=1, keepdims=True)):
-        members = np.flatnonzero(true == index)
-        expected = len(members) * row
-        counts = np.floor(expected).astype(int)
-        # Rounded, so that equal shares tie and the first classes do not win every time.
-        remainder = np.round(expected - counts, 9)
-        order = np.lexsort((random.uniform(size=n_classes), -remainder))
-        counts[order[: len(members) - counts.sum()]] += 1
-        observed[random.permutation(members)] = np.repeat(np.arange(n_classes), counts)
-    return observed
-
-
 def _draw_confusions(diagonal: FloatArray, random: np.random.RandomState) -> FloatArray:
     """Complete a diagonal to a (true, observed) matrix with uniformly drawn confusions."""
     n_classes = len(diagonal)
@@ -486,58 +376,7 @@ def _scale_to_mean(weights: FloatArray, rate: float) -> FloatArray:
     return np.minimum(1, to_share[n_saturated] / rest[n_saturated] * weights)
 
 
-def _distinct(labels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the sorted distinct labels, and refuse missing ones."""
-    try:
-        distinct = np.unique(labels)
-        complete = all(label is not None and label == label for label in distinct.tolist())
-    except TypeError:
-        complete = False
-    if not complete:
-        kinds = sorted({type(label).__name__ for label in labels.tolist()})
-        raise ValueError(
-            f"y must hold sortable labels of one kind and no missing ones, got values of {kinds}."
-        )
-    return distinct
-
-
-def _class_indices(labels: NDArray[np.generic], classes: NDArray[np.generic]) -> NDArray[np.intp]:
-    """Return the position of each label in `classes`, -1 where it has none; shape of `labels`."""
-    position = {label: index for index, label in enumerate(classes.tolist())}
-    return np.array([position.get(label, -1) for label in labels.tolist()], dtype=np.intp)
-
-
 def _check_rate(rate: float) -> None:
     check_scalar(rate, "rate", Real)
     if not 0 <= rate <= 1:
         raise ValueError(f"rate must be in [0, 1], got {rate!r}.")
-
-
-def _check_transition(
-    transition_matrix: ArrayLike, name: str = "transition_matrix", *, n_samples: int | None = None
-) -> FloatArray:
-    """Validate a (true, observed) matrix, or with `n_samples` also one per sample.
-
-    Rows may miss a sum of one by the square root of the precision of the dtype that came.
-    """
-    given = np.asarray(transition_matrix)
-    square = given.ndim >= 2 and given.shape[-1] == given.shape[-2] >= 1
-    if not square or given.shape[:-2] not in {(), (n_samples,)}:
-        per_sample = "" if n_samples is None else f" or ({n_samples}, true, observed)"
-        raise ValueError(
-            f"{name} must have shape (true, observed){per_sample}, square, got shape {given.shape}."
-        )
-    transition = given.astype(np.float64)
-    if not np.all(np.isfinite(transition) & (transition >= 0)):
-        raise ValueError(
-            f"{name} must be finite and non-negative, got values from {transition.min()} "
-            f"to {transition.max()}."
-        )
-    precision = given.dtype if given.dtype.kind == "f" else np.float64
-    sums = transition.sum(axis=-1)
-    if np.any(np.abs(sums - 1) > np.sqrt(np.finfo(precision).eps)):
-        raise ValueError(
-            f"{name} must have rows (true classes) that sum to one, got sums from "
-            f"{sums.min():.6g} to {sums.max():.6g}. If its columns are the true classes, transpose."
-        )
-    return transition

@@ -130,9 +130,9 @@ def test_matrix_error_averages_over_samples():
 def test_matrix_error_refuses_what_it_cannot_compare():
     with pytest.raises(ValueError, match=r"estimated must have the shape of true, \(2, 2\), got"):
         transition_matrix_error(np.eye(3), np.eye(2))
-    with pytest.raises(ValueError, match=r"estimated must have rows .* that sum to one"):
+    with pytest.raises(ValueError, match=r"`estimated` must have rows .* that sum to one"):
         transition_matrix_error(np.ones((2, 2)), np.eye(2))
-    with pytest.raises(ValueError, match="true must be finite and non-negative"):
+    with pytest.raises(ValueError, match="`true` must be finite and non-negative"):
         transition_matrix_error(np.eye(2), -np.eye(2))
 
 
@@ -267,7 +267,10 @@ def test_variance_of_one_sample_is_unknown():
         (([0, 0], [0, 0], np.eye(2)), r"for each of the 1 labels \[0\].* Pass labels"),
         (([0, 1], ["a", "b"], np.eye(2)), "Mix of label input types"),
         (([0, 1], [0, 1], [[0.5, 0.6], [0, 1]]), r"rows \(true classes\) that sum to one"),
-        (([0, 1], [0, 1], np.zeros((3, 2, 2))), r"or \(2, true, observed\), square, got"),
+        (
+            ([0, 1], [0, 1], np.zeros((3, 2, 2))),
+            r"or \(2, true, observed\), a row .*; got shape \(3, 2, 2\)",
+        ),
     ],
 )
 def test_bad_arguments_of_the_corrected_accuracy_are_refused(arguments, message):

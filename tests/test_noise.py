@@ -346,11 +346,11 @@ def test_impossible_trace_is_refused(trace):
         ([[0.5, 0.5]], r"have shape \(true, observed\).* got shape \(1, 2\)"),
         (np.eye(0), r"have shape .* got shape \(0, 0\)"),
         ([0.5, 0.5], r"have shape .* got shape \(2,\)"),
-        ([[1.5, -0.5], [0, 1]], "be finite and non-negative, got values from -0.5 to 1.5"),
+        ([[1.5, -0.5], [0, 1]], "be finite and non-negative; got values from -0.5 to 1.5"),
         ([[np.nan, 1], [0, 1]], "be finite and non-negative"),
         (
             [[0.9, 0.2], [0, 1]],
-            r"have rows \(true classes\) that sum to one, got sums from 1 to 1.1",
+            r"have rows \(true classes\) that sum to one; got sums from 1 to 1.1",
         ),
         (
             np.eye(3),
@@ -360,7 +360,7 @@ def test_impossible_trace_is_refused(trace):
     ],
 )
 def test_what_is_no_transition_matrix_is_refused(transition, message):
-    with pytest.raises(ValueError, match=f"transition_matrix must {message}"):
+    with pytest.raises(ValueError, match=f"^`?transition_matrix`? must {message}"):
         corrupt_labels([0, 1, 1], transition)
 
 
@@ -395,7 +395,7 @@ def test_bad_arguments_of_the_feature_dependent_noise_are_named():
         region_transition([0, 1], np.eye(2))
     with pytest.raises(ValueError, match=r"outside must have the shape of transition_matrix"):
         region_transition([True], np.eye(2), outside=np.eye(3))
-    with pytest.raises(ValueError, match="outside must be finite and non-negative"):
+    with pytest.raises(ValueError, match="`outside` must be finite and non-negative"):
         region_transition([True], np.eye(2), outside=-np.eye(2))
     for proba in ([0.5, 0.5], [[1.0]], [[0.5, 0.6]], [[1.5, -0.5]], [[np.nan, 1]]):
         with pytest.raises(ValueError, match="clean_proba must be non-negative with rows"):
