@@ -39,6 +39,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         "method": [StrOptions({"direct", "em"})],
         "transition_init": [StrOptions({"auto", "confusion", "cluster"}), "array-like"],
         "learn_transition": ["boolean"],
+        "transition_prior": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "volume_penalty": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -70,6 +71,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         method: str = "direct",
         transition_init: str | Any = "auto",
         learn_transition: bool = True,
+        transition_prior: float | str = "auto",
         volume_penalty: float = 0.0,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
@@ -82,7 +84,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         callbacks: Sequence[Any] | None = None,
         warm_start: bool = False,
         verbose: int = 0,
-        max_em_iter: int = 100,
+        max_em_iter: int = 40,
         tol: float = 1e-3,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -98,6 +100,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         self.method = method
         self.transition_init = transition_init
         self.learn_transition = learn_transition
+        self.transition_prior = transition_prior
         self.volume_penalty = volume_penalty
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -252,9 +255,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             max_epochs=self._max_epochs(len(data)),
             max_em_iter=self.max_em_iter,
             tol=self.tol,
-            early_stopping=(
-                len(data) >= 2000 if self.early_stopping == "auto" else self.early_stopping
-            ),
+            early_stopping=self._stops_early(len(data)),
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
         )
@@ -268,6 +269,14 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         if self.batch_size != "auto":
             return self.batch_size
         return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
+
+    def _transition_prior(self, n_samples: int) -> float:
+        if self.transition_prior != "auto":
+            return self.transition_prior
+        return 0.0 if self._stops_early(n_samples) else 1.0
+
+    def _stops_early(self, n_samples: int) -> bool:
+        return n_samples >= 2000 if self.early_stopping == "auto" else self.early_stopping
 
     def _build_net(self, data: Observations, classes: np.ndarray) -> NoiseAdaptationNet:
         """Return a net around a new network, or around a copy of the fitted one to go on with."""
@@ -294,6 +303,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             network,
             classes=np.arange(data.n_classes),
             volume_penalty=self.volume_penalty,
+            transition_prior=self._transition_prior(len(data)),
             iterator_train=self.iterator_train or ArrayBatches,
             iterator_valid=self.iterator_valid or ArrayBatches,
             optimizer=self.optimizer,

@@ -262,6 +262,25 @@ def floor_transition(transition: Tensor, smallest: float = SMALLEST_PROBABILITY)
     return transition / transition.sum(dim=-1, keepdim=True)
 
 
+def transition_log_prior(log_transition: Tensor, start: Tensor) -> Tensor:
+    """Log density of a Dirichlet prior around the start, ``mean_i sum_j T0_ij log T_ij``.
+
+    The evidence of one label for each true class, distributed as in the start.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+    start : Tensor of shape (true, observed)
+        The matrix T0 that the noise layer started from.
+
+    Returns
+    -------
+    Tensor of shape () or (n,)
+        Largest where the transition equals the start.
+    """
+    return (start * log_transition).sum(dim=-1).mean(dim=-1)
+
+
 def log_volume(log_transition: Tensor) -> Tensor:
     """Logarithm of the volume that the rows of the matrix span, ``log |det T|``.
 

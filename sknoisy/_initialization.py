@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.cluster import KMeans
 
 from sknoisy import _functional as F
 from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal
 
 _SMALLEST_LOG_PROBABILITY = -30.0
+_MIXTURE_ROWS = (5_000, 20_000)
+_ROWS_PER_CLUSTER = 5
 
 
 def confusion_start(
@@ -42,12 +43,67 @@ def confusion_start(
     return _transition_from_shares(np.exp(log_proba), target, weight)
 
 
+def hard_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Counts of the predicted against the observed class, ``sum_t 1{i = arg max p_t} 1{z_t=j}``.
+
+    The confusion matrix that G. Patrini et al., "Making deep neural networks robust to label
+    noise: a loss correction approach", CVPR 2017, compare with.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    shares = np.eye(log_proba.shape[1])[log_proba.argmax(axis=1)]
+    return _transition_from_shares(shares, target, weight)
+
+
+def confident_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Counts of the confidently predicted against the observed class.
+
+    A row counts for class i when its probability is at least the mean probability of i among
+    the rows labelled i (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning:
+    estimating uncertainty in dataset labels", JAIR 70, 2021).
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    n_classes = log_proba.shape[1]
+    proba = np.exp(log_proba)
+    mass = np.bincount(target, weight, n_classes)
+    own = proba[np.arange(len(target)), target] * (1.0 if weight is None else weight)
+    with np.errstate(invalid="ignore"):
+        threshold = np.bincount(target, own, n_classes) / mass
+    confident = proba >= np.where(mass > 0, threshold, np.inf)
+    likeliest = np.where(confident, proba, -1.0).argmax(axis=1)
+    shares = np.eye(n_classes)[likeliest] * confident.any(axis=1, keepdims=True)
+    return _transition_from_shares(shares, target, weight)
+
+
 def cluster_start(
     log_proba: np.ndarray,
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | None = None,
 ) -> np.ndarray:
     """Histogram of the observed labels in each of k clusters of the predicted distributions.
 
@@ -62,14 +118,15 @@ def cluster_start(
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
-    random_state : int, RandomState instance or None, default=None
+    random_state : int or None, default=None
 
     Returns
     -------
     ndarray of shape (true, observed)
     """
-    shares = _cluster_shares(log_proba, weight, random_state)
-    transition = _transition_from_shares(shares, target, weight)
+    rows = _capped_rows(*log_proba.shape, random_state)
+    clusters = _clusters(log_proba, weight, rows, random_state)
+    transition = _transition_from_shares(np.eye(log_proba.shape[1])[clusters], target, weight)
     return transition[heaviest_diagonal(transition)]
 
 
@@ -78,7 +135,7 @@ def mixture_start(
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | None = None,
 ) -> np.ndarray:
     """Matrix of the noisy mixture that tells the observed labels best.
 
@@ -94,23 +151,32 @@ def mixture_start(
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
-    random_state : int, RandomState instance or None, default=None
+    random_state : int or None, default=None
 
     Returns
     -------
     ndarray of shape (true, observed)
     """
-    n_classes = log_proba.shape[1]
+    n_samples, n_classes = log_proba.shape
     log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
+    rows = _capped_rows(n_samples, n_classes, random_state)
+    first = [log_proba.argmax(axis=1)]
+    if n_samples >= _ROWS_PER_CLUSTER * n_classes:
+        first.append(_clusters(log_proba, weight, rows, random_state))
     fits = [
-        fit_noisy_mixture(scores, target, responsibility, weight=weight)
+        fit_noisy_mixture(scores, target, classes, n_classes, weight=weight, rows=rows)
         for scores in (_contrasts(log_proba), np.log(np.exp(log_proba) + 0.01))
-        for responsibility in (
-            np.eye(n_classes)[log_proba.argmax(axis=1)],
-            _cluster_shares(log_proba, weight, random_state),
-        )
+        for classes in first
     ]
     return max(fits, key=lambda fit: fit.log_likelihood).transition
+
+
+def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
+    """Return as many rows as clustering can go over in a fraction of a training stage."""
+    most = int(np.clip(4e7 / n_classes**2, *_MIXTURE_ROWS))
+    if n_samples <= most:
+        return slice(None)
+    return np.random.RandomState(seed).permutation(n_samples)[:most]
 
 
 def _contrasts(log_proba: np.ndarray) -> np.ndarray:
@@ -120,16 +186,14 @@ def _contrasts(log_proba: np.ndarray) -> np.ndarray:
     return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
 
 
-def _cluster_shares(
-    log_proba: np.ndarray,
-    weight: np.ndarray | None,
-    random_state: int | np.random.RandomState | None,
+def _clusters(
+    log_proba: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | slice, seed: int | None
 ) -> np.ndarray:
-    """One-hot membership of k clusters, shape (n_samples, n_classes)."""
-    n_classes = log_proba.shape[1]
-    clusters = KMeans(n_classes, n_init=4, random_state=random_state)
+    """Return the cluster of each row, among as many as there are classes."""
     roots = np.exp(0.5 * log_proba.astype(np.float64))
-    return np.eye(n_classes)[clusters.fit_predict(roots, sample_weight=weight)]
+    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
+    kmeans.fit(roots[rows], sample_weight=None if weight is None else weight[rows])
+    return kmeans.predict(roots)
 
 
 def _transition_from_shares(

@@ -18,9 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.optimize import linear_sum_assignment
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 
 class NoisyMixture(NamedTuple):
@@ -43,14 +42,15 @@ class NoisyMixture(NamedTuple):
 def fit_noisy_mixture(
     scores: np.ndarray,
     target: np.ndarray,
-    responsibility: np.ndarray,
+    classes: np.ndarray,
+    n_classes: int,
     *,
     weight: np.ndarray | None = None,
-    learn_transition: bool = True,
+    rows: np.ndarray | slice = slice(None),
     pseudo_count: float = 0.1,
     shrinkage: float = 0.02,
     max_iter: int = 60,
-    tol: float = 1e-5,
+    tol: float = 1e-4,
 ) -> NoisyMixture:
     """Fit the mixture by EM.
 
@@ -59,71 +59,76 @@ def fit_noisy_mixture(
     scores : ndarray of shape (n_samples, n_scores)
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
-    responsibility : ndarray of shape (n_samples, n_classes)
-        Where EM starts: the share of each class in each row.
+    classes : ndarray of shape (n_samples,)
+        The class of each row that EM starts from.
+    n_classes : int
     weight : ndarray of shape (n_samples,), default=None
         Sample weights.
-    learn_transition : bool, default=True
-        False keeps the identity: labels without noise, plain discriminant analysis.
+    rows : ndarray or slice, default=slice(None)
+        The rows that EM goes over; the matrix is then counted once more on all of them.
     pseudo_count : float, default=0.1
         Rows' worth of labels, spread evenly, that are added to every true class.
     shrinkage : float, default=0.02
         Multiple of the mean variance that is added to the diagonal of the covariance.
     max_iter : int, default=60
-    tol : float, default=1e-5
-        EM stops when the mean joint log-likelihood rises by less.
+    tol : float, default=1e-4
+        EM stops when no entry of the matrix changes by more.
 
     Returns
     -------
     NoisyMixture
     """
-    n_classes = responsibility.shape[1]
     weight = np.ones(len(scores)) if weight is None else weight
-    observed = np.eye(n_classes)[target]
-    transition = np.eye(n_classes)
-    last = -np.inf
+    observed, identity = np.eye(n_classes)[target], np.eye(n_classes)
+
+    def count(share: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        counts = share.T @ observed + pseudo_count / n_classes
+        return counts / counts.sum(axis=1, keepdims=True)
+
+    share = identity[classes[rows]] * weight[rows, None]
+    transition = np.full((n_classes, n_classes), np.inf)
     for _ in range(max_iter):
-        share = responsibility * weight[:, None]
-        if learn_transition:
-            counts = share.T @ observed + pseudo_count / n_classes
-            transition = counts / counts.sum(axis=1, keepdims=True)
-        log_class = _log_class_joint(scores, share, shrinkage)
-        log_joint = log_class + np.log(np.maximum(transition[:, target].T, 1e-300))
-        evidence = logsumexp(log_joint, axis=1)
-        responsibility = np.exp(log_joint - evidence[:, None])
-        mean = float(np.average(evidence, weights=weight))
-        if mean - last < tol:
+        last, transition = transition, count(share, observed[rows])
+        prior, mean, covariance = _class_moments(scores[rows], share, shrinkage)
+        log_class = _discriminant(scores[rows], prior, mean, covariance)
+        log_joint = log_class + np.log(transition[:, target[rows]]).T
+        share = softmax(log_joint, axis=1) * weight[rows, None]
+        if np.abs(transition - last).max() < tol:
             break
-        last = mean
-    log_label = logsumexp(log_joint - logsumexp(log_class, axis=1, keepdims=True), axis=1)
+    log_class = _discriminant(scores, prior, mean, covariance)
+    log_joint = log_class + np.log(transition[:, target]).T
+    transition = count(softmax(log_joint, axis=1) * weight[:, None], observed)
+    log_label = logsumexp(log_class + np.log(transition[:, target]).T, axis=1)
     transition = transition[heaviest_diagonal(transition)]
     return NoisyMixture(transition, float(np.average(log_label, weights=weight)))
 
 
-def _log_class_joint(scores: np.ndarray, share: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Log of ``p(y=i) N(s_t; mu_i, Sigma)`` at the weighted estimates, up to 2 pi.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_scores)
-    share : ndarray of shape (n_samples, n_classes)
-        Responsibilities times sample weights.
-    shrinkage : float
+def _class_moments(
+    scores: np.ndarray, share: np.ndarray, shrinkage: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Prior and mean of each class and their common covariance, from weighted shares.
 
     Returns
     -------
-    ndarray of shape (n_samples, n_classes)
+    prior : ndarray of shape (n_classes,)
+    mean : ndarray of shape (n_classes, n_scores)
+    covariance : ndarray of shape (n_scores, n_scores)
     """
     mass = share.sum(axis=0) + 1e-9
     mean = share.T @ scores / mass[:, None]
     scatter = (scores * share.sum(axis=1, keepdims=True)).T @ scores - (mean.T * mass) @ mean
     covariance = scatter / mass.sum()
     ridge = shrinkage * np.trace(covariance) / len(covariance) + 1e-8
-    factor = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))
-    white = solve_triangular(factor, scores.T, lower=True)
-    centre = solve_triangular(factor, mean.T, lower=True)
-    distance = (white**2).sum(0)[:, None] - 2 * white.T @ centre + (centre**2).sum(0)
-    return np.log(mass / mass.sum()) - 0.5 * distance - np.log(np.diag(factor)).sum()
+    return mass / mass.sum(), mean, covariance + ridge * np.eye(len(covariance))
+
+
+def _discriminant(
+    scores: np.ndarray, prior: np.ndarray, mean: np.ndarray, covariance: np.ndarray
+) -> np.ndarray:
+    """Log of ``p(y=i | s_t)``, linear in the scores, shape (n_samples, n_classes)."""
+    direction = np.linalg.solve(covariance, mean.T)
+    offset = np.log(prior) - 0.5 * (mean.T * direction).sum(axis=0)
+    return log_softmax(scores @ direction + offset, axis=1)
 
 
 def heaviest_diagonal(transition: np.ndarray) -> np.ndarray:

@@ -38,10 +38,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         Labels in the order of the network's outputs.
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss.
-    noise_lr : float, default=1.0
-        Learning rate of the noise layer, as a multiple of `lr`.
-    shuffle_generator : torch.Generator, default=None
-        Source of the order of the training rows.
+    transition_prior : float, default=0.0
+        Weight of the start of the noise layer as evidence, as a multiple of the data.
     **kwargs
         As for `skorch.NeuralNetClassifier`.
     """
@@ -51,7 +49,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         module: NoisyLabelNetwork,
         *,
         volume_penalty: float = 0.0,
-        noise_lr: float = 1.0,
+        transition_prior: float = 0.0,
         iterator_train: Callable[..., Any] = ArrayBatches,
         iterator_valid: Callable[..., Any] = ArrayBatches,
         dataset: Callable[..., Any] = ArrayDataset,
@@ -67,7 +65,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             **kwargs,
         )
         self.volume_penalty = volume_penalty
-        self.noise_lr = noise_lr
+        self.transition_prior = transition_prior
 
     # What a stage is made of
 
@@ -207,14 +205,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Add the fused step where torch has one, and the noise layer's learning rate."""
+        """Add the fused step where torch has one."""
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         if "fused" in inspect.signature(self.optimizer).parameters and not (
             {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
         ):
             kwargs["fused"] = True
-        if self.noise_lr != 1.0 and self.network.noise is not None:
-            args = (list(_split_group(args[0], self.network.noise, self.noise_lr, kwargs["lr"])),)
         return args, kwargs
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
@@ -239,8 +235,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         if "sample_weight" in extras:
             log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
         loss = -log_likelihood.mean()
-        if training and self.volume_penalty and log_transition is not None:
-            loss = loss + self.volume_penalty * F.log_volume(log_transition).mean()
+        if training and log_transition is not None:
+            if self.volume_penalty:
+                loss = loss + self.volume_penalty * F.log_volume(log_transition).mean()
+            if self.transition_prior:
+                log_prior = F.transition_log_prior(log_transition, self.network.noise.start)
+                loss = loss - self.transition_prior * log_prior.mean()
         return loss
 
     def run_single_epoch(
@@ -361,17 +361,3 @@ class _BestWeights:
         """Put the weights of the best epoch back."""
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
-
-
-def _split_group(
-    groups: list[dict[str, Any]], noise: nn.Module, factor: float, lr: float
-) -> Iterator[dict[str, Any]]:
-    """Move the parameters of the noise layer into groups of their own learning rate."""
-    own = {id(parameter) for parameter in noise.parameters()}
-    for group in groups:
-        rest = [p for p in group["params"] if id(p) not in own]
-        moved = [p for p in group["params"] if id(p) in own]
-        if rest:
-            yield {**group, "params": rest}
-        if moved:
-            yield {**group, "params": moved, "lr": factor * group.get("lr", lr)}

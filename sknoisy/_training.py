@@ -16,7 +16,13 @@ from torch import Tensor
 
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayDataset
-from sknoisy._initialization import cluster_start, confusion_start, mixture_start
+from sknoisy._initialization import (
+    cluster_start,
+    confident_start,
+    confusion_start,
+    hard_start,
+    mixture_start,
+)
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._random import draw_seed
 from sknoisy._transition import ClassTransition, FeatureTransition
@@ -24,7 +30,6 @@ from sknoisy._transition import ClassTransition, FeatureTransition
 Epochs = Callable[[str, int], Iterable[None]]
 
 _FEWEST_ROWS_TO_SPLIT = 200
-_MOST_ROWS_FOR_START = 20_000
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Trainer:
         self.train_rows, self.valid_rows = self._hold_out()
         self.train = data.dataset(self.train_rows)
         self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
+        self.fresh = copy.deepcopy(net.network.state_dict())
         self.initial_transition = np.eye(data.n_classes)
 
     def run(self) -> None:
@@ -140,13 +146,18 @@ class Trainer:
             self._train("c")
 
     def _train(
-        self, stage: str, train: ArrayDataset | None = None, valid: ArrayDataset | None = None
+        self,
+        stage: str,
+        train: ArrayDataset | None = None,
+        valid: ArrayDataset | None = None,
+        *,
+        max_epochs: int | None = None,
     ) -> None:
         self.net.train_stage(
             stage,
             self.train if train is None else train,
             self.valid if train is None else valid,
-            epochs=self.epochs(stage, self.plan.max_epochs),
+            epochs=self.epochs(stage, max_epochs or self.plan.max_epochs),
             patience=self.plan.n_iter_no_change,
             generator=self.generator,
         )
@@ -169,35 +180,44 @@ class Trainer:
             self._train("baseline")
             log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
             return confusion_start(log_proba, self.data.target, self.data.weight)
-        log_proba, rows = self._early_stopped() if self.valid is not None else self._cross_fitted()
-        start = {"auto": mixture_start, "cluster": cluster_start}[init]
-        target, weight = self.data.target[rows], self.data.weight
-        weight = None if weight is None else weight[rows]
-        return start(log_proba, target, weight, random_state=self.seed)
+        if self.valid is None:
+            log_proba = self._cross_fitted()
+        else:
+            self._train("baseline")
+            log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
+        seen = log_proba, self.data.target, self.data.weight
+        if init == "cluster":
+            return cluster_start(*seen, random_state=self.seed)
+        mixture = mixture_start(*seen, random_state=self.seed)
+        if self.valid is None:
+            return mixture
+        return self._most_likely([mixture, confident_start(*seen), hard_start(*seen)])
 
-    def _early_stopped(self) -> tuple[np.ndarray, np.ndarray]:
-        """Train the baseline; return its log-probabilities on (at most so many) rows."""
-        self._train("baseline")
-        rows = np.arange(len(self.data))
-        if len(rows) > _MOST_ROWS_FOR_START:
-            stream = np.random.RandomState(self.seed)
-            rows = np.sort(stream.choice(rows, _MOST_ROWS_FOR_START, replace=False))
-        return self.net.clean_log_proba(self.data.dataset(rows)).numpy(), rows
+    def _most_likely(self, starts: list[np.ndarray]) -> np.ndarray:
+        """Return the start under which held-out labels are likeliest after one joint epoch."""
+        baseline = copy.deepcopy(self.net.network.state_dict())
+        losses = []
+        for start in starts:
+            self._attach_class_noise(start)
+            self._train("start", max_epochs=1)
+            losses.append(self.net.history[-1, "valid_loss"])
+            self.net.attach(None)
+            self.net.network.load_state_dict(baseline)
+        return starts[int(np.argmin(losses))]
 
-    def _cross_fitted(self) -> tuple[np.ndarray, np.ndarray]:
-        """Train a baseline on each half of the rows and let it tell the other half.
+    def _cross_fitted(self) -> np.ndarray:
+        """Train a baseline on each half of the rows and return what it says of the other half.
 
         Each stops when the likelihood of the half that it does not see stops rising.
         """
-        fresh = copy.deepcopy(self.net.network.state_dict())
         half = stratified_halves(self.data.target, self.seed)
         log_proba = np.empty((len(self.data), self.data.n_classes))
         for fold in (0, 1):
-            rows, others = np.flatnonzero(half == fold), np.flatnonzero(half != fold)
-            self._train("baseline", self.data.dataset(others), self.data.dataset(rows))
-            log_proba[rows] = self.net.clean_log_proba(self.data.dataset(rows)).numpy()
-            self.net.network.load_state_dict(fresh)
-        return log_proba, np.arange(len(self.data))
+            others = self.data.dataset(np.flatnonzero(half == fold))
+            self._train("baseline", self.data.dataset(np.flatnonzero(half != fold)), others)
+            log_proba[half == fold] = self.net.clean_log_proba(others).numpy()
+            self.net.network.load_state_dict(self.fresh)
+        return log_proba
 
     def _attach_class_noise(self, transition: np.ndarray) -> None:
         floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
@@ -209,6 +229,8 @@ class Trainer:
         network = self.net.network
         if isinstance(network.noise, ClassTransition):
             transition = self.net.log_class_transition().exp()
+            if self.valid is None:
+                network.load_state_dict(self.fresh, strict=False)
             self.net.attach(FeatureTransition(transition, network.head.in_features))
 
     # Expectation maximisation
@@ -263,8 +285,10 @@ class Trainer:
         return mean.item(), F.soft_counts(posterior[rows], target, self.data.n_classes, weight)
 
     def _m_step_transition(self, counts: Tensor) -> None:
-        transition = F.expected_transition(counts).to(self.data.dtype)
-        self.net.network.noise.reset_transition(transition.to(self.net.device))
+        noise = self.net.network.noise
+        prior = self.net.transition_prior * len(self.data) / self.data.n_classes
+        transition = F.expected_transition(counts + prior * noise.start.double().cpu())
+        noise.reset_transition(transition.to(noise.start))
 
     def _hold_out(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the rows to train on and the rows to hold out; None stands for all and none."""

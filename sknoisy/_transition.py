@@ -22,9 +22,11 @@ class ClassTransition(nn.Module):
     """
 
     bias: Tensor
+    start: Tensor
 
     def __init__(self, transition: Tensor, *, learnable: bool = True) -> None:
         super().__init__()
+        self.register_buffer("start", transition.clone())
         bias = transition.log()
         if learnable:
             self.bias = nn.Parameter(bias)
@@ -70,8 +72,11 @@ class FeatureTransition(nn.Module):
         Width of the last hidden layer h(x).
     """
 
+    start: Tensor
+
     def __init__(self, transition: Tensor, n_hidden: int) -> None:
         super().__init__()
+        self.register_buffer("start", transition.clone())
         self.bias = nn.Parameter(transition.log())
         self.weight = nn.Parameter(transition.new_zeros(*transition.shape, n_hidden))
 
