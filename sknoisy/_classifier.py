@@ -203,6 +203,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             trainer = Trainer(net, data, plan, stream, self._epochs(net, X, y))
             trainer.run()
             prior, transition = summarise(net, data)
+        self._log_weight = self._log_class_weight(data, classes)
         return self._store(net, classes, prior, transition, trainer.initial_transition)
 
     def _check_combinations(self) -> None:
@@ -263,7 +264,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
     def _max_epochs(self, n_samples: int) -> int:
         if self.max_epochs != "auto":
             return self.max_epochs
-        return 40 if n_samples > 256 else 200
+        return 40 if n_samples > 256 else 150
 
     def _batch_size(self, n_samples: int) -> int:
         if self.batch_size != "auto":
@@ -319,6 +320,13 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             net.history.extend(self.net_.history)
         return net
 
+    def _log_class_weight(self, data: Observations, classes: np.ndarray) -> np.ndarray:
+        """Return logarithms of the class weights."""
+        weight = compute_class_weight(
+            self.class_weight, classes=classes, y=classes[data.target], sample_weight=data.weight
+        )
+        return np.log(np.maximum(weight, np.finfo(np.float64).tiny))
+
     def _params_of(self, prefix: str) -> dict[str, Any]:
         start = f"{prefix}__"
         return {k.removeprefix(start): v for k, v in self._routed().items() if k.startswith(start)}
@@ -357,28 +365,12 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         self.net_ = net
         self.classes_ = classes
         self.class_prior_ = prior
-        self._log_class_weight = self._clean_log_class_weight(prior)
         self.transition_matrix_ = transition
         self.initial_transition_matrix_ = initial_transition
         self.noise_rate_ = float(prior @ (1.0 - np.diag(transition)))
         self.history_ = net.history
         self.n_iter_ = len(net.history)
         return self
-
-    def _clean_log_class_weight(self, prior: np.ndarray) -> Tensor:
-        """Logarithms of `class_weight`, where "balanced" balances the clean classes.
-
-        Training with weighted classes converges to ``w_i p(y=i|x)``, normalised. Weighting
-        the observed labels would also distort the transition matrix, so the weights come in
-        where the clean probabilities come out.
-        """
-        if self.class_weight == "balanced":
-            weight = 1.0 / np.maximum(prior, np.finfo(np.float64).tiny)
-        else:
-            weight = compute_class_weight(
-                self.class_weight, classes=self.classes_, y=self.classes_
-            )
-        return torch.from_numpy(np.log(np.maximum(weight, np.finfo(np.float64).tiny)))
 
     # Prediction
 
@@ -422,8 +414,8 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         ndarray of shape (n_samples, n_classes)
         """
         dataset = self._dataset(X)
-        logits = self.net_.clean_log_proba(dataset).double() + self._log_class_weight
-        return F.clean_log_proba(logits).numpy()
+        log_proba = self.net_.clean_log_proba(dataset).double()
+        return F.clean_log_proba(log_proba + torch.from_numpy(self._log_weight)).numpy()
 
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
@@ -478,7 +470,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         posterior, start = [], 0
         for clean, transition in self._batch_log_probas(dataset):
             observed = target[start : start + len(clean)]
-            posterior.append(F.label_log_posterior(clean, transition, observed).exp())
+            posterior.append(F.label_posterior(clean, transition, observed))
             start += len(clean)
         return torch.cat(posterior).numpy()
 

@@ -11,7 +11,7 @@ p(y=i | x; w)                 ``clean_log_proba``         (n, true)
 p(z=j | y=i)                  ``log_transition``          (true, observed)
 p(z=j | y=i, x)               ``log_transition``          (n, true, observed)
 p(z=j | x)                    ``noisy_log_proba``         (n, observed)
-c_ti                          ``label_log_posterior``     (n, true)
+c_ti                          ``label_posterior``         (n, true)
 theta_ij, update of b_ij      ``expected_transition``     (true, observed)
 L(w, theta)                   ``noisy_log_likelihood``    (n,), one term a row
 ============================  ==========================  ======================
@@ -146,7 +146,7 @@ def noisy_log_likelihood(
     return torch.logsumexp(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
 
 
-def label_log_posterior(clean_log_proba: Tensor, log_transition: Tensor, target: Tensor) -> Tensor:
+def label_posterior(clean_log_proba: Tensor, log_transition: Tensor, target: Tensor) -> Tensor:
     """Posterior of the true label given features and observed label, c_ti (the E-step).
 
     ``c_ti = p(y=i | x_t) p(z_t | y=i) / sum_k p(y=k | x_t) p(z_t | y=k)``
@@ -161,11 +161,9 @@ def label_log_posterior(clean_log_proba: Tensor, log_transition: Tensor, target:
     Returns
     -------
     Tensor of shape (n, true)
-        Logarithms of probabilities, rows sum to one in probability.
+        Probabilities, rows sum to one.
     """
-    return functional.log_softmax(
-        observed_log_joint(clean_log_proba, log_transition, target), dim=-1
-    )
+    return functional.softmax(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
 
 
 def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Tensor:

@@ -226,11 +226,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """
         clean_log_proba, log_transition = y_pred
         extras = X if isinstance(X, dict) else {}
+        target = self._to_device(y_true)
         if "posterior" in extras:
             posterior = self._to_device(extras["posterior"])
             log_likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
         else:
-            target = self._to_device(y_true)
             log_likelihood = F.noisy_log_likelihood(clean_log_proba, log_transition, target)
         if "sample_weight" in extras:
             log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])

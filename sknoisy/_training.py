@@ -29,7 +29,8 @@ from sknoisy._transition import ClassTransition, FeatureTransition
 
 Epochs = Callable[[str, int], Iterable[None]]
 
-_FEWEST_ROWS_TO_SPLIT = 200
+_FEWEST_ROWS_TO_SPLIT = 64
+_FEWEST_ROWS_PER_CLASS_TO_SPLIT = 10
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Trainer:
         self.train = data.dataset(self.train_rows)
         self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
         self.fresh = copy.deepcopy(net.network.state_dict())
+        self.memorises = False
         self.initial_transition = np.eye(data.n_classes)
 
     def run(self) -> None:
@@ -176,10 +178,12 @@ class Trainer:
             if self.valid is not None and self.plan.learn_transition:
                 self._train("baseline")
             return init
-        if init == "confusion" or len(self.data) < _FEWEST_ROWS_TO_SPLIT:
+        if init == "confusion":
             self._train("baseline")
             log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
             return confusion_start(log_proba, self.data.target, self.data.weight)
+        if not self._can_split():
+            return np.eye(self.data.n_classes)
         if self.valid is None:
             log_proba = self._cross_fitted()
         else:
@@ -192,6 +196,11 @@ class Trainer:
         if self.valid is None:
             return mixture
         return self._most_likely([mixture, confident_start(*seen), hard_start(*seen)])
+
+    def _can_split(self) -> bool:
+        """Whether half of the rows say enough of every class, or rows are held out anyway."""
+        needed = _FEWEST_ROWS_PER_CLASS_TO_SPLIT * self.data.n_classes
+        return self.valid is not None or len(self.data) >= max(_FEWEST_ROWS_TO_SPLIT, needed)
 
     def _most_likely(self, starts: list[np.ndarray]) -> np.ndarray:
         """Return the start under which held-out labels are likeliest after one joint epoch."""
@@ -210,6 +219,7 @@ class Trainer:
 
         Each stops when the likelihood of the half that it does not see stops rising.
         """
+        self.memorises = True
         half = stratified_halves(self.data.target, self.seed)
         log_proba = np.empty((len(self.data), self.data.n_classes))
         for fold in (0, 1):
@@ -229,7 +239,7 @@ class Trainer:
         network = self.net.network
         if isinstance(network.noise, ClassTransition):
             transition = self.net.log_class_transition().exp()
-            if self.valid is None:
+            if self.memorises:
                 network.load_state_dict(self.fresh, strict=False)
             self.net.attach(FeatureTransition(transition, network.head.in_features))
 

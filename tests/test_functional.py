@@ -104,7 +104,7 @@ def test_every_equation_agrees_with_loops(kind, n_rows):
     )
     likelihood = as_tensor([sum(row) for row in joint], dtype=torch.float64)
     assert_close(F.noisy_log_likelihood(p, T, z).exp(), likelihood, **close)
-    c = F.label_log_posterior(p, T, z).exp()
+    c = F.label_posterior(p, T, z)
     assert_close(c, as_tensor(posterior, dtype=torch.float64), **close)
     soft_counts = F.soft_counts(c, z, k)
     assert_close(soft_counts, as_tensor(counts, dtype=torch.float64), **close)
@@ -149,7 +149,7 @@ def test_gradient_of_the_likelihood_is_the_posterior_weighted_form(seed, k, n, k
         leaf.requires_grad_()
     p, T, z = problem.clean, problem.transition(kind), problem.target
     observed = T[:, z].T if kind == "s" else T[problem.rows, :, z]
-    posterior = F.label_log_posterior(p, T, z).exp().detach()
+    posterior = F.label_posterior(p, T, z).detach()
 
     of_likelihood = torch.autograd.grad(
         F.noisy_log_likelihood(p, T, z).sum(), leaves, retain_graph=True
@@ -165,7 +165,7 @@ def test_gradient_in_the_logits_is_posterior_minus_prior(seed, k, n):
     problem.logits.requires_grad_()
     p, T, z = problem.clean, problem.class_transition, problem.target
     (gradient,) = torch.autograd.grad(F.noisy_log_likelihood(p, T, z).sum(), problem.logits)
-    assert_close(gradient, (F.label_log_posterior(p, T, z).exp() - p.exp()).detach())
+    assert_close(gradient, (F.label_posterior(p, T, z) - p.exp()).detach())
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
@@ -173,8 +173,8 @@ def test_gradient_in_the_logits_is_posterior_minus_prior(seed, k, n):
 def test_gradients_agree_with_finite_differences(kind, n_rows):
     problem = Problem(1, n_rows=n_rows)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_log_posterior(p, T, z).exp()
-    invertible = 0.3 * T.exp() + 0.7 * torch.eye(problem.n_classes)
+    posterior = F.label_posterior(p, T, z)
+    invertible = 0.1 + 0.2 * T.exp() + 0.5 * torch.eye(problem.n_classes)
     weight = problem.sample_weight
     cases = {
         F.clean_log_proba: [problem.logits],
@@ -184,12 +184,13 @@ def test_gradients_agree_with_finite_differences(kind, n_rows):
         (lambda p, T: F.observed_log_joint(p, T, z)): [p, T],
         (lambda p, T: F.noisy_log_likelihood(p, T, z)): [p, T],
         (lambda p: F.noisy_log_likelihood(p, None, z)): [p],
-        (lambda p, T: F.label_log_posterior(p, T, z)): [p, T],
+        (lambda p, T: F.label_posterior(p, T, z)): [p, T],
         F.soft_target_log_likelihood: [p, posterior],
         (lambda c, w: F.soft_counts(c, z, problem.n_classes, w)): [posterior, weight],
         F.expected_transition: [F.soft_counts(posterior, z, problem.n_classes) + 0.1],
         F.floor_transition: [invertible],
         F.log_volume: [invertible.log()],
+        F.transition_log_prior: [T, problem.class_transition.exp()],
     }
     for function, inputs in cases.items():
         assert gradcheck(function, [value.detach().clone().requires_grad_() for value in inputs])
@@ -208,7 +209,7 @@ def test_with_the_identity_noisy_equals_clean(seed, k, n):
     assert_close(F.noisy_log_likelihood(p, identity, z), p[problem.rows, z])
     assert_close(F.noisy_log_likelihood(p, None, z), p[problem.rows, z])
     one_hot = torch.nn.functional.one_hot(z, k).double()
-    assert_close(F.label_log_posterior(p, identity, z).exp(), one_hot)
+    assert_close(F.label_posterior(p, identity, z), one_hot)
 
 
 @given(seed=seeds, k=class_counts, n=row_counts)
@@ -216,7 +217,7 @@ def test_with_the_identity_noisy_equals_clean(seed, k, n):
 def test_with_a_uniform_matrix_the_posterior_is_the_prior(seed, k, n):
     problem = Problem(seed, k, n)
     uniform = F.class_log_transition(torch.zeros(k, k, dtype=torch.float64))
-    assert_close(F.label_log_posterior(problem.clean, uniform, problem.target), problem.clean)
+    assert_close(F.label_posterior(problem.clean, uniform, problem.target), problem.clean)
     noisy = F.noisy_log_proba(problem.clean, uniform)
     assert_close(noisy, torch.full_like(noisy, -math.log(k)))
 
@@ -231,7 +232,7 @@ def test_the_c_model_with_zero_weights_is_the_s_model(seed, k, n):
     assert_close(c, s.expand(n, k, k))
     assert_close(F.noisy_log_proba(p, c), F.noisy_log_proba(p, s))
     assert_close(F.noisy_log_likelihood(p, c, z), F.noisy_log_likelihood(p, s, z))
-    assert_close(F.label_log_posterior(p, c, z), F.label_log_posterior(p, s, z))
+    assert_close(F.label_posterior(p, c, z), F.label_log_posterior(p, s, z))
 
 
 @given(seed=seeds, k=class_counts, n=row_counts, kind=st.sampled_from("sc"))
@@ -253,8 +254,8 @@ def test_relabelling_the_true_classes_commutes_with_every_equation(seed, k, n, k
     )
     joint = F.observed_log_joint(relabelled_p, relabelled_T, z)
     assert_close(joint, F.observed_log_joint(p, T, z)[:, order])
-    posterior = F.label_log_posterior(p, T, z)
-    relabelled = F.label_log_posterior(relabelled_p, relabelled_T, z)
+    posterior = F.label_posterior(p, T, z)
+    relabelled = F.label_posterior(relabelled_p, relabelled_T, z)
     assert_close(relabelled, posterior[:, order])
     counts = F.soft_counts(posterior.exp(), z, k)
     relabelled_counts = F.soft_counts(relabelled.exp(), z, k)
@@ -265,6 +266,10 @@ def test_relabelling_the_true_classes_commutes_with_every_equation(seed, k, n, k
         F.soft_target_log_likelihood(p, posterior.exp()),
     )
     assert_close(F.log_volume(relabelled_T), F.log_volume(T))
+    start = Problem(seed + 1, k).class_transition.exp()
+    assert_close(
+        F.transition_log_prior(relabelled_T, start[order]), F.transition_log_prior(T, start)
+    )
 
 
 @given(seed=seeds, k=class_counts, n=row_counts, kind=st.sampled_from("sc"))
@@ -281,13 +286,17 @@ def test_relabelling_the_observed_classes_commutes_with_every_equation(seed, k, 
     assert_close(
         F.noisy_log_likelihood(p, relabelled_T, relabelled_z), F.noisy_log_likelihood(p, T, z)
     )
-    posterior = F.label_log_posterior(p, T, z)
-    assert_close(F.label_log_posterior(p, relabelled_T, relabelled_z), posterior)
+    posterior = F.label_posterior(p, T, z)
+    assert_close(F.label_posterior(p, relabelled_T, relabelled_z), posterior)
     counts = F.soft_counts(posterior.exp(), z, k)
     relabelled_counts = F.soft_counts(posterior.exp(), relabelled_z, k)
     assert_close(relabelled_counts, counts[:, order])
     assert_close(F.expected_transition(relabelled_counts), F.expected_transition(counts)[:, order])
     assert_close(F.log_volume(relabelled_T), F.log_volume(T))
+    start = Problem(seed + 1, k).class_transition.exp()
+    assert_close(
+        F.transition_log_prior(relabelled_T, start[:, order]), F.transition_log_prior(T, start)
+    )
 
 
 @given(seed=seeds, k=class_counts, n=row_counts, kind=st.sampled_from("sc"))
@@ -295,7 +304,7 @@ def test_relabelling_the_observed_classes_commutes_with_every_equation(seed, k, 
 def test_rows_sum_to_one(seed, k, n, kind):
     problem = Problem(seed, k, n)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_log_posterior(p, T, z).exp()
+    posterior = F.label_posterior(p, T, z)
     transition = F.expected_transition(F.soft_counts(posterior, z, k))
     for proba in (p.exp(), T.exp(), F.noisy_log_proba(p, T).exp(), posterior, transition):
         assert_close(proba.sum(dim=-1), torch.ones(proba.shape[:-1], dtype=torch.float64))
@@ -318,7 +327,7 @@ def test_a_batch_of_one_keeps_its_axis(kind):
         p,
         F.noisy_log_proba(p, T),
         F.observed_log_joint(p, T, z),
-        F.label_log_posterior(p, T, z),
+        F.label_posterior(p, T, z),
     ):
         assert per_class.shape == (1, 3)
     for per_row in (
@@ -339,7 +348,7 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(size, dtype, kind):
     for leaf in leaves:
         leaf.mul_(size).requires_grad_()
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_log_posterior(p, T, z)
+    posterior = F.label_posterior(p, T, z)
     values = [
         F.noisy_log_likelihood(p, T, z),
         F.noisy_log_likelihood(p, None, z),
@@ -347,6 +356,7 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(size, dtype, kind):
         posterior,
         F.soft_target_log_likelihood(p, posterior.exp()),
         F.log_volume(T),
+        F.transition_log_prior(T, torch.full((3, 3), 1 / 3, dtype=dtype)),
     ]
     for value in values:
         assert value.isfinite().all()
@@ -402,7 +412,7 @@ def test_m_step_with_one_hot_responsibilities_is_the_normalised_table_of_counts(
 def test_m_step_maximises_the_expected_likelihood(seed, k, n):
     problem = Problem(seed, k, n)
     z = problem.target
-    posterior = F.label_log_posterior(problem.clean, problem.class_transition, z).exp()
+    posterior = F.label_posterior(problem.clean, problem.class_transition, z)
     counts = F.soft_counts(posterior, z, k)
     best = F.expected_transition(counts)
 
@@ -462,7 +472,7 @@ def test_em_on_a_convex_problem_never_lowers_the_likelihood(seed):
 
     values = [objective(coefficients, transition)]
     for _ in range(25):
-        posterior = F.label_log_posterior(clean(coefficients), transition, z).exp()
+        posterior = F.label_posterior(clean(coefficients), transition, z).exp()
         transition = F.expected_transition(F.soft_counts(posterior, z, k)).log()
         values.append(objective(coefficients, transition))
         coefficients = fit_network(posterior, coefficients)
@@ -510,6 +520,27 @@ def test_volume_of_a_singular_matrix_has_finite_value_and_zero_gradient(dtype):
     assert gradient.isfinite().all()
     assert (gradient[:2] == 0).all()
     assert (gradient[2] != 0).all()
+
+
+@given(seed=seeds, k=class_counts)
+@light
+def test_the_prior_is_largest_where_the_transition_equals_the_start(seed, k):
+    start, other = Problem(seed, k).class_transition, Problem(seed + 1, k).class_transition
+    at_start = F.transition_log_prior(start, start.exp())
+    assert at_start.shape == ()
+    assert F.transition_log_prior(other, start.exp()) <= at_start
+    per_sample = F.transition_log_prior(torch.stack([start, other]), start.exp())
+    assert_close(per_sample[0], at_start)
+    assert per_sample.shape == (2,)
+
+
+@given(seed=seeds, k=class_counts)
+@light
+def test_the_prior_is_the_evidence_of_one_label_for_each_true_class(seed, k):
+    problem = Problem(seed, k)
+    start = Problem(seed + 1, k).class_transition.exp()
+    one_label_each = torch.xlogy(start, problem.class_transition.exp()).sum() / k
+    assert_close(F.transition_log_prior(problem.class_transition, start), one_label_each)
 
 
 def test_volume_of_the_identity_is_one():
