@@ -39,7 +39,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         "method": [StrOptions({"direct", "em"})],
         "transition_init": [StrOptions({"auto", "confusion", "cluster"}), "array-like"],
         "learn_transition": ["boolean"],
-        "transition_prior": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "transition_prior": [Interval(Real, 0, None, closed="left")],
         "volume_penalty": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -71,7 +71,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         method: str = "direct",
         transition_init: str | Any = "auto",
         learn_transition: bool = True,
-        transition_prior: float | str = "auto",
+        transition_prior: float = 1.0,
         volume_penalty: float = 0.0,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
@@ -271,11 +271,6 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             return self.batch_size
         return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
 
-    def _transition_prior(self, n_samples: int) -> float:
-        if self.transition_prior != "auto":
-            return self.transition_prior
-        return 0.0 if self._stops_early(n_samples) else 1.0
-
     def _stops_early(self, n_samples: int) -> bool:
         return n_samples >= 2000 if self.early_stopping == "auto" else self.early_stopping
 
@@ -304,7 +299,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             network,
             classes=np.arange(data.n_classes),
             volume_penalty=self.volume_penalty,
-            transition_prior=self._transition_prior(len(data)),
+            transition_prior=self.transition_prior,
             iterator_train=self.iterator_train or ArrayBatches,
             iterator_valid=self.iterator_valid or ArrayBatches,
             optimizer=self.optimizer,

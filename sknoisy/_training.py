@@ -29,6 +29,7 @@ from sknoisy._transition import ClassTransition, FeatureTransition
 
 Epochs = Callable[[str, int], Iterable[None]]
 
+_CLEARLY_BETTER = 1e-3
 _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_PER_CLASS_TO_SPLIT = 10
 
@@ -203,7 +204,10 @@ class Trainer:
         return self.valid is not None or len(self.data) >= max(_FEWEST_ROWS_TO_SPLIT, needed)
 
     def _most_likely(self, starts: list[np.ndarray]) -> np.ndarray:
-        """Return the start under which held-out labels are likeliest after one joint epoch."""
+        """Return the start under which held-out labels are likeliest after one joint epoch.
+
+        The first one wins unless another is clearly better.
+        """
         baseline = copy.deepcopy(self.net.network.state_dict())
         losses = []
         for start in starts:
@@ -212,6 +216,7 @@ class Trainer:
             losses.append(self.net.history[-1, "valid_loss"])
             self.net.attach(None)
             self.net.network.load_state_dict(baseline)
+        losses[0] -= _CLEARLY_BETTER
         return starts[int(np.argmin(losses))]
 
     def _cross_fitted(self) -> np.ndarray:
