@@ -3,35 +3,198 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 
-from sknoisy import _functional as F
-from sknoisy import _validation
-from sknoisy._batching import ArrayBatches, ArrayDataset
-from sknoisy._module import build_network
+from sknoisy._batching import ArrayBatches
+from sknoisy._module import NoisyLabelNetwork, build_network
 from sknoisy._net import NoiseAdaptationNet
+from sknoisy._observations import Observations, observe
+from sknoisy._params import RoutedParamsMixin
+from sknoisy._prediction import PredictionMixin
+from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
-from sknoisy._training import Observations, Plan, Trainer, summarise
+from sknoisy._training import Plan, Trainer, summarise
+from sknoisy._validation import check_routed, check_transition_matrix
 
 
-class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
-    r"""Classifier that learns from noisily labelled data.
+class NoisyLabelClassifier(
+    PredictionMixin, ClassifierMixin, CallbackSupportMixin, RoutedParamsMixin
+):
+    r"""Neural network classifier that learns from noisily labelled data.
 
-    DOCSTRING
+    A network is trained on the labels as they were observed, with a noise layer on top that
+    models how the true label turned into the observed one. Both are learned together, without
+    a single clean label. The noise layer is taken off for prediction: `predict` returns the
+    true label that is likeliest, and `transition_matrix_` is the noise that was found.
+
+    Read more in the README.
+
+    Parameters
+    ----------
+    module : nn.Module class, factory or instance, default=None
+        The hidden layers: maps a batch to a tensor of shape (n, n_hidden). The softmax layer
+        and the noise layer are put on top, so the module need not know the number of classes.
+        None is a multilayer perceptron of `hidden_layer_sizes` with ReLU and `dropout`. An
+        instance is copied, never trained in place.
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of the hidden layers of the default network.
+    dropout : float, default=0.0
+        Share of hidden units of the default network that is dropped in training.
+    noise_model : {"s", "c"} or None, default="s"
+        What the observed label depends on. "s": on the true class only, the choice for most
+        data. "c": also on the features; k * k * n_hidden more weights, for noise that sits in
+        a part of the feature space. None: plain training, the labels are taken for true.
+    method : {"direct", "em"}, default="direct"
+        "direct" trains network and noise layer together by stochastic gradient descent. "em"
+        alternates posteriors of the true labels, a closed-form update of the matrix, and an
+        epoch of the network on soft targets; for ``noise_model="s"`` only.
+    transition_init : {"auto", "confusion", "cluster"} or array-like of shape \
+            (n_classes, n_classes), default="auto"
+        Where the noise layer starts, which decides what it finds.
+
+        - "auto" fits a mixture with label noise to predictions for rows that the network did
+          not learn from. With early stopping it competes with counts of predicted against
+          observed classes, by the held-out likelihood after one joint epoch.
+        - "cluster" takes histograms of the observed labels in k clusters of the predictions.
+        - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
+        - An array is a known or supposed matrix: rows are true classes, columns observed ones,
+          both in the order of `classes_`.
+
+        With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
+        or "cluster", and labels are taken at their word: the start is the identity.
+    learn_transition : bool, default=True
+        False keeps the matrix given as `transition_init` fixed and only trains the network
+        through it (forward correction).
+    transition_prior : float, default=1.0
+        How much the start counts as evidence against the training data: a Dirichlet prior
+        around it that is worth so many times the training rows. It keeps the matrix from
+        drifting to the identity while the network learns wrong labels by heart. 0 is the
+        published method.
+    volume_penalty : float, default=0.0
+        Weight of ``log |det T|`` in the loss, which prefers the least blurred matrix.
+    max_epochs : int or "auto", default="auto"
+        Most epochs of one stage. "auto" is 40, and 150 up to 256 rows, where an epoch is a
+        single step.
+    batch_size : int or "auto", default="auto"
+        Rows a step. "auto" is a twentieth of the rows, at least 64 and at most 256; up to 256
+        rows it is all of them.
+    lr : float, default=1e-3
+        Learning rate.
+    optimizer : torch optimiser class, default=torch.optim.Adam
+        Set its other parameters as ``optimizer__name``.
+    iterator_train, iterator_valid : iterator class, default=None
+        Classes in the place of ``torch.utils.data.DataLoader``; None takes batches straight
+        from the arrays. Parameters are set as ``iterator_train__name``.
+    device : str or torch.device, default="cpu"
+        Where to compute.
+    compile : bool, default=False
+        Whether to compile the network with ``torch.compile``.
+    callbacks : list of skorch callbacks, default=None
+        Instances, classes, or (name, callback) tuples; copied for every stage.
+    warm_start : bool, default=False
+        Whether fit goes on from the network and the noise layer of the last fit.
+    verbose : int, default=0
+        1 prints a table of the epochs.
+    max_em_iter : int, default=40
+        Most iterations of EM, each with one epoch of the network.
+    tol : float, default=1e-3
+        EM stops when the mean log-likelihood of the observed labels changes by less.
+    early_stopping : bool or "auto", default="auto"
+        Whether to hold out rows, to stop a stage when the likelihood of their observed labels
+        stops rising, and to put the weights of its best epoch back. "auto" does from 2000 rows
+        on.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out, stratified by the observed label.
+    n_iter_no_change : int, default=4
+        Epochs without a better held-out likelihood after which a stage stops.
+    class_weight : dict or "balanced", default=None
+        Weights of the true classes in the prediction, ``w_i p(y=i|x)`` up to a constant: what
+        training on clean labels with such weights converges to. "balanced" weighs by the
+        inverse frequency of the observed labels. The transition matrix does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the order of the rows, the held-out rows and dropout. The global
+        generators of numpy and torch are left as they were.
+    **kwargs
+        Parameters of the parts: ``module__*``, ``optimizer__*``, ``iterator_train__*``,
+        ``iterator_valid__*`` and ``callbacks__*``, as in skorch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    transition_matrix_ : ndarray of shape (n_classes, n_classes)
+        Row i is the distribution of the observed label when the true class is ``classes_[i]``.
+        For ``noise_model="c"`` the average over the training data, weighted with the clean
+        probabilities; the identity without a noise model.
+    initial_transition_matrix_ : ndarray of shape (n_classes, n_classes)
+        Where the noise layer started.
+    class_prior_ : ndarray of shape (n_classes,)
+        Mean clean probability of the training data.
+    noise_rate_ : float
+        Expected share of rows whose observed label is not the true one.
+    history_ : skorch.history.History
+        A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM.
+    n_iter_ : int
+        Number of epochs of all stages.
+    n_features_in_ : int
+        Number of features, ``X.shape[1]``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, when X had names that are all strings.
+    net_ : skorch.NeuralNetClassifier
+        The net, trimmed to what prediction needs.
+
+    See Also
+    --------
+    sknoisy.noise.corrupt_labels : Corrupt clean labels, to try a method out.
+    sknoisy.metrics.noisy_log_likelihood_scorer : Select parameters on noisy labels.
+
+    Notes
+    -----
+    The s-model explains the observed label z by
+
+    .. math:: p(z=j \mid x) = \sum_i p(z=j \mid y=i)\, p(y=i \mid x),
+
+    and the c-model lets the first factor depend on x too [1]_. The stages are: a baseline on the
+    observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
+    training of the c-model from there. A baseline that was stopped early keeps its weights for
+    the joint training; without early stopping it has learned wrong labels by heart, and joint
+    training starts over from new weights.
+
+    A row of weight 2 is the same as the row twice, to the last digits while all rows fit into
+    one batch, and in expectation otherwise.
+
+    References
+    ----------
+    .. [1] J. Goldberger and E. Ben-Reuven, "Training deep neural-networks using a noise
+       adaptation layer", ICLR 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sknoisy import NoisyLabelClassifier
+    >>> from sknoisy.noise import corrupt_labels, pair_transition
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, X_test, y, y_test = train_test_split(X / 16, y, stratify=y, random_state=0)
+    >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
+    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y_observed)
+    >>> bool(classifier.score(X_test, y_test) > 0.9)
+    True
+    >>> round(classifier.noise_rate_, 1)
+    0.4
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [nn.Module, callable, None],
         "hidden_layer_sizes": ["array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -120,50 +283,7 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
         self.random_state = random_state
-        vars(self).update(kwargs)
-
-    # Parameters of parts, "module__width" and the like
-
-    def _routed(self) -> dict[str, Any]:
-        """Keyword arguments of the constructor that are no parameters of its own."""
-        own = self._get_param_names()
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in own and not name.startswith("_") and not name.endswith("_")
-        }
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters, those of parts (``module__width``) included.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether the parameters of nested estimators are listed as well.
-
-        Returns
-        -------
-        dict
-        """
-        return super().get_params(deep=deep) | self._routed()
-
-    def set_params(self, **params: Any) -> NoisyLabelClassifier:
-        """Set parameters, those of parts (``module__width``) included.
-
-        Parameters
-        ----------
-        **params
-            New values by name.
-
-        Returns
-        -------
-        NoisyLabelClassifier
-            The estimator itself.
-        """
-        routed = {k: v for k, v in params.items() if "__" in k or k in self._routed()}
-        super().set_params(**{k: v for k, v in params.items() if k not in routed})
-        vars(self).update(routed)
-        return self
+        self.__dict__.update(kwargs)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -195,20 +315,22 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             The fitted estimator itself.
         """
         self._check_combinations()
-        data, classes = self._observe(X, y, sample_weight)
+        data, classes = observe(self, X, y, sample_weight, self.device)
         plan = self._plan(data, classes)
         stream = seed_stream(self.random_state)
         with torch_seeded(draw_seed(stream), self.device):
             net = self._build_net(data, classes)
-            trainer = Trainer(net, data, plan, stream, self._epochs(net, X, y))
+            state = self._fitted_state(net, data, classes)
+            progress = FitProgress(self, X, y, fitted=lambda: state)
+            trainer = Trainer(net, data, plan, stream, progress)
             trainer.run()
-            prior, transition = summarise(net, data)
-        self._log_weight = self._log_class_weight(data, classes)
-        return self._store(net, classes, prior, transition, trainer.initial_transition)
+            self._store(state, trainer.initial_transition, *summarise(net, data))
+        progress.end()
+        return self
 
     def _check_combinations(self) -> None:
         """Refuse parameters that exclude each other."""
-        _validation.check_routed(self._routed())
+        check_routed(self._routed())
         if self.noise_model == "c" and self.method == "em":
             raise ValueError(
                 "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
@@ -223,80 +345,40 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
                 f"transition_init={self.transition_init!r}."
             )
 
-    def _observe(self, X: Any, y: Any, sample_weight: Any) -> tuple[Observations, np.ndarray]:
-        """Validate and encode the training data; return it with the sorted classes."""
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None."
-            )
-        X = _validation.check_features(self, X, reset=True)
-        y = _validation.check_labels(y, X)
-        weight = _validation.check_weights(sample_weight, X)
-        if weight is not None and not weight.all():
-            rows = np.flatnonzero(weight)
-            X, y, weight = X[rows], y[rows], weight[rows]
-        classes, target = np.unique(y, return_inverse=True)
-        _validation.check_two_classes(classes)
-        if weight is not None:
-            weight = weight / weight.mean()
-        double = X.dtype == np.float64 and torch.device(self.device).type == "cpu"
-        dtype = torch.float64 if double else torch.float32
-        return Observations(X, target, weight, len(classes), dtype), classes
-
     def _plan(self, data: Observations, classes: np.ndarray) -> Plan:
         """Resolve what depends on the size of the data."""
         init = self.transition_init
         if not isinstance(init, str):
-            init = _validation.check_transition_matrix(init, len(classes), "transition_init")
+            init = check_transition_matrix(init, len(classes), "transition_init")
+        n_samples = len(data)
+        by_size = {
+            "early_stopping": n_samples >= 2000,
+            "max_epochs": 40 if n_samples > 256 else 150,
+        }
+        auto = {name: getattr(self, name) for name in by_size}
+        auto = {name: by_size[name] if v == "auto" else v for name, v in auto.items()}
         return Plan(
             noise_model=self.noise_model,
             method=self.method,
             transition_init=init,
             learn_transition=self.learn_transition,
-            max_epochs=self._max_epochs(len(data)),
             max_em_iter=self.max_em_iter,
             tol=self.tol,
-            early_stopping=self._stops_early(len(data)),
             validation_fraction=self.validation_fraction,
             n_iter_no_change=self.n_iter_no_change,
+            **auto,
         )
-
-    def _max_epochs(self, n_samples: int) -> int:
-        if self.max_epochs != "auto":
-            return self.max_epochs
-        return 40 if n_samples > 256 else 150
 
     def _batch_size(self, n_samples: int) -> int:
         if self.batch_size != "auto":
-            return self.batch_size
+            return int(self.batch_size)
         return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
-
-    def _stops_early(self, n_samples: int) -> bool:
-        return n_samples >= 2000 if self.early_stopping == "auto" else self.early_stopping
 
     def _build_net(self, data: Observations, classes: np.ndarray) -> NoiseAdaptationNet:
         """Return a net around a new network, or around a copy of the fitted one to go on with."""
         resume = self.warm_start and hasattr(self, "net_")
-        if resume:
-            if not np.array_equal(classes, self.classes_):
-                raise ValueError(
-                    "warm_start=True needs the classes of the first fit, "
-                    f"{self.classes_.tolist()!r}; got {classes.tolist()!r}."
-                )
-            network = copy.deepcopy(self.net_.network).to(data.dtype)
-        else:
-            sample, _ = data.dataset().take(slice(0, 2))
-            network = build_network(
-                self.module,
-                self._params_of("module"),
-                sample["X"] if isinstance(sample, dict) else sample,
-                data.n_classes,
-                hidden_layer_sizes=self.hidden_layer_sizes,
-                dropout=self.dropout,
-            )
-        parts = {k: v for k, v in self._routed().items() if not k.startswith("module__")}
         net = NoiseAdaptationNet(
-            network,
+            self._fitted_network(data, classes) if resume else self._new_network(data),
             classes=np.arange(data.n_classes),
             volume_penalty=self.volume_penalty,
             transition_prior=self.transition_prior,
@@ -309,174 +391,53 @@ class NoisyLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator)
             compile=self.compile,
             callbacks=None if self.callbacks is None else list(self.callbacks),
             verbose=self.verbose,
-            **parts,
+            **{k: v for k, v in self._routed().items() if not k.startswith("module__")},
         ).initialize()
         if resume:
             net.history.extend(self.net_.history)
         return net
 
-    def _log_class_weight(self, data: Observations, classes: np.ndarray) -> np.ndarray:
-        """Return logarithms of the class weights."""
+    def _new_network(self, data: Observations) -> NoisyLabelNetwork:
+        sample, _ = data.dataset().take(slice(0, 2))
+        return build_network(
+            self.module,
+            self._params_of("module"),
+            sample["X"] if isinstance(sample, dict) else sample,
+            data.n_classes,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            dropout=self.dropout,
+        )
+
+    def _fitted_network(self, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"warm_start=True needs the classes of the first fit, {self.classes_.tolist()!r}; "
+                f"got {classes.tolist()!r}."
+            )
+        return copy.deepcopy(self.net_.network).to(data.dtype)
+
+    def _fitted_state(
+        self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
+    ) -> dict[str, Any]:
+        """Return the attributes that prediction needs, at any time of the fit."""
         weight = compute_class_weight(
             self.class_weight, classes=classes, y=classes[data.target], sample_weight=data.weight
         )
-        return np.log(np.maximum(weight, np.finfo(np.float64).tiny))
-
-    def _params_of(self, prefix: str) -> dict[str, Any]:
-        start = f"{prefix}__"
-        return {k.removeprefix(start): v for k, v in self._routed().items() if k.startswith(start)}
-
-    def _epochs(
-        self, net: NoiseAdaptationNet, X: Any, y: Any
-    ) -> Callable[[str, int], Iterator[None]]:
-        """Return a loop over epochs that tells scikit-learn's callbacks of each."""
-        root = self._init_callback_context(max_subtasks=None)
-        hooks = {"estimator": self, "X": X, "y": y}
-        root.call_on_fit_task_begin(**hooks)
-        if not hasattr(self, "_skl_callbacks"):
-            return lambda stage, max_epochs: iter([None] * max_epochs)
-
-        def epochs(stage: str, max_epochs: int) -> Iterator[None]:
-            task = root.subcontext(task_name=stage, max_subtasks=max_epochs)
-            task.call_on_fit_task_begin(**hooks)
-            for _ in range(max_epochs):
-                epoch = task.subcontext(task_name="epoch").call_on_fit_task_begin(**hooks)
-                yield
-                if epoch.call_on_fit_task_end(**hooks):
-                    break
-            task.call_on_fit_task_end(**hooks)
-
-        return epochs
+        log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
+        return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}
 
     def _store(
         self,
-        net: NoiseAdaptationNet,
-        classes: np.ndarray,
+        state: dict[str, Any],
+        initial_transition: np.ndarray,
         prior: np.ndarray,
         transition: np.ndarray,
-        initial_transition: np.ndarray,
-    ) -> NoisyLabelClassifier:
-        net.forget_training()
-        self.net_ = net
-        self.classes_ = classes
+    ) -> None:
+        self.__dict__.update(state)
+        self.net_.forget_training()
         self.class_prior_ = prior
         self.transition_matrix_ = transition
         self.initial_transition_matrix_ = initial_transition
         self.noise_rate_ = float(prior @ (1.0 - np.diag(transition)))
-        self.history_ = net.history
-        self.n_iter_ = len(net.history)
-        return self
-
-    # Prediction
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the true label.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        best = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[best]
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the true label, ``p(y=i|x)``.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Columns in the order of `classes_`.
-        """
-        return np.exp(self.predict_log_proba(X))
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithms of the probabilities of the true label.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        dataset = self._dataset(X)
-        log_proba = self.net_.clean_log_proba(dataset).double()
-        return F.clean_log_proba(log_proba + torch.from_numpy(self._log_weight)).numpy()
-
-    def predict_noisy_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        batches = self._batch_log_probas(self._dataset(X))
-        return torch.cat([F.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
-
-    def predict_transition(self, X: Any) -> np.ndarray:
-        """Transition matrix of each sample, ``p(z=j|y=i[,x])``.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, true, observed)
-            Unless ``noise_model="c"``, a read-only view of the one matrix of all samples.
-        """
-        dataset = self._dataset(X)
-        batches = [transition for _, transition in self._batch_log_probas(dataset)]
-        if batches[0].ndim == 2:
-            return np.broadcast_to(batches[0].exp().numpy(), (len(dataset), *batches[0].shape))
-        return torch.cat(batches).exp().numpy()
-
-    def label_posterior(self, X: Any, y: Any) -> np.ndarray:
-        """Posterior of the true label, given the features and the observed label.
-
-        Parameters
-        ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-        y : array-like of shape (n_samples,)
-            Observed labels, all of them seen in fit.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Element (t, i) is the probability that the true label of row t is ``classes_[i]``.
-        """
-        dataset = self._dataset(X)
-        target = torch.from_numpy(
-            _validation.encode_labels(_validation.check_labels(y, dataset.data), self.classes_)
-        )
-        posterior, start = [], 0
-        for clean, transition in self._batch_log_probas(dataset):
-            observed = target[start : start + len(clean)]
-            posterior.append(F.label_posterior(clean, transition, observed))
-            start += len(clean)
-        return torch.cat(posterior).numpy()
-
-    def _dataset(self, X: Any) -> ArrayDataset:
-        check_is_fitted(self)
-        X = _validation.check_features(self, X, reset=False)
-        return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
-
-    def _batch_log_probas(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised log-probabilities of true label and transition, in float64."""
-        for clean, transition in self.net_.batch_outputs(dataset):
-            if transition is None:
-                transition = torch.eye(len(self.classes_), dtype=torch.float64).clamp_min(1e-300).log()
-            yield F.clean_log_proba(clean.double()), F.class_log_transition(transition.double())
+        self.history_ = self.net_.history
+        self.n_iter_ = len(self.history_)

@@ -46,7 +46,7 @@ def confusion_start(
 def hard_start(
     log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Counts of the predicted against the observed class, ``sum_t 1{i = arg max p_t} 1{z_t=j}``.
+    """Count the predicted against the observed class, ``sum_t 1{i = arg max p_t} 1{z_t=j}``.
 
     The confusion matrix that G. Patrini et al., "Making deep neural networks robust to label
     noise: a loss correction approach", CVPR 2017, compare with.
@@ -69,7 +69,7 @@ def hard_start(
 def confident_start(
     log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Counts of the confidently predicted against the observed class.
+    """Count the confidently predicted against the observed class.
 
     A row counts for class i when its probability is at least the mean probability of i among
     the rows labelled i (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning:
@@ -124,7 +124,7 @@ def cluster_start(
     -------
     ndarray of shape (true, observed)
     """
-    rows = _capped_rows(*log_proba.shape, random_state)
+    rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
     clusters = _clusters(log_proba, weight, rows, random_state)
     transition = _transition_from_shares(np.eye(log_proba.shape[1])[clusters], target, weight)
     return transition[heaviest_diagonal(transition)]
@@ -137,7 +137,7 @@ def mixture_start(
     *,
     random_state: int | None = None,
 ) -> np.ndarray:
-    """Matrix of the noisy mixture that tells the observed labels best.
+    """Return the matrix of the noisy mixture that tells the observed labels best.
 
     The mixture (see `fit_noisy_mixture`) is fitted to two views of the predicted distributions,
     logarithms that see all the tails and logarithms that see none below a hundredth, each from

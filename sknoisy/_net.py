@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayBatches, ArrayDataset
 from sknoisy._module import NoiseLayer, NoisyLabelNetwork
+from sknoisy._progress import FitProgress
+from sknoisy._transition import ClassTransition
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 _INFERENCE_ELEMENTS = 2**22
@@ -67,12 +69,15 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self.volume_penalty = volume_penalty
         self.transition_prior = transition_prior
 
+    optimizer_: torch.optim.Optimizer
+    callbacks_: list[tuple[str, Callback]]
+
     # What a stage is made of
 
     @property
     def network(self) -> NoisyLabelNetwork:
         """The network itself, also when it was compiled."""
-        return getattr(self.module_, "_orig_mod", self.module_)
+        return cast(NoisyLabelNetwork, getattr(self.module_, "_orig_mod", self.module_))
 
     def attach(self, noise: NoiseLayer | None) -> None:
         """Put a noise layer on top of the network, or take it off."""
@@ -80,6 +85,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def log_class_transition(self) -> Tensor:
         """Log transition probabilities of the s-model, shape (true, observed), on the CPU."""
+        assert isinstance(self.network.noise, ClassTransition)
         return self.network.noise(None).detach().cpu()
 
     def train_stage(
@@ -88,9 +94,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         train: ArrayDataset,
         valid: ArrayDataset | None,
         *,
-        epochs: Iterable[None],
+        max_epochs: int,
         patience: int,
         generator: torch.Generator,
+        progress: FitProgress,
         before_epoch: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Train for one stage, with new callbacks and a new optimiser.
@@ -103,18 +110,18 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         valid : ArrayDataset or None
             Held-out rows. With them, training stops when their loss has not fallen for
             `patience` epochs, and the weights of the best epoch are put back.
-        epochs : iterable
-            Yields once for each epoch that may be trained.
-        patience : int
+        max_epochs, patience : int
         generator : torch.Generator
             Source of the order of the rows.
+        progress : FitProgress
+            Is told of the stage and of its epochs.
         before_epoch : callable, optional
             Called when an epoch has begun; True ends the stage after it.
 
         Returns
         -------
         bool
-            Whether the stage ended before `epochs` did.
+            Whether the stage ended before `max_epochs`.
 
         Raises
         ------
@@ -127,8 +134,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         held_out = None if valid is None else self.get_iterator(valid, training=False)
         best = _BestWeights(self.network, patience)
         stop = False
+        progress.begin_stage(stage, max_epochs)
         self.notify("on_train_begin", X=train.data, y=train.target)
-        for _ in epochs:
+        for _ in range(max_epochs):
+            progress.begin_epoch()
             self.notify("on_epoch_begin", **datasets)
             self.history.record("stage", stage)
             stop = before_epoch()
@@ -139,10 +148,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             self._check_finite()
             stop |= self._notify_epoch_end(datasets)
             stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
+            stop |= progress.end_epoch()
             if stop:
                 break
         best.restore()
         self.notify("on_train_end", X=train.data, y=train.target)
+        progress.end_stage()
         return stop
 
     def _start_stage(self) -> None:
@@ -235,11 +246,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         if "sample_weight" in extras:
             log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
         loss = -log_likelihood.mean()
-        if training and log_transition is not None:
+        noise = self.network.noise
+        if training and noise is not None:
             if self.volume_penalty:
                 loss = loss + self.volume_penalty * F.log_volume(log_transition).mean()
             if self.transition_prior:
-                log_prior = F.transition_log_prior(log_transition, self.network.noise.start)
+                log_prior = F.transition_log_prior(log_transition, noise.start)
                 loss = loss - self.transition_prior * log_prior.mean()
         return loss
 
@@ -261,14 +273,14 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         if self._batch_callbacks():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-            losses, sizes = np.array(
-                [[row[key] for key in keys] for row in self.history[-1, "batches"] if keys[0] in row]
-            ).T
+            rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
+            losses, sizes = np.array([[row[key] for key in keys] for row in rows]).T
             self.history.record(keys[0], float(np.average(losses, weights=sizes)))
             return
         self._set_training(training)
         step = self._lean_step if training else self._lean_evaluation
-        total, n_rows, n_batches = torch.zeros((), device=self.device), 0, 0
+        total = torch.zeros((), device=self.device, dtype=self.network.head.weight.dtype)
+        n_rows, n_batches = 0, 0
         for X, y in iterator:
             total += step(X, y).detach() * len(y)
             n_rows += len(y)
@@ -290,7 +302,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             loss.backward()
             return loss
 
-        return self.optimizer_.step(closure)
+        return cast(Tensor, self.optimizer_.step(closure))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:
@@ -318,9 +330,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Log-probabilities of the true label, shape (n, true), on the CPU."""
         self._set_training(False)
         batches = (X["X"] if isinstance(X, dict) else X for X, _ in self.get_iterator(dataset))
-        return torch.cat(
-            [self.network.clean_log_proba(self._to_device(X)).cpu() for X in batches]
-        )
+        return torch.cat([self.network.clean_log_proba(self._to_device(X)).cpu() for X in batches])
 
     def _inference_rows(self) -> int:
         width = self.network.head.out_features
@@ -333,7 +343,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def forget_training(self) -> None:
         """Drop the optimiser and the callbacks, which prediction does not need."""
-        self.optimizer_ = None
+        del self.optimizer_
+        self.module = None
         self.callbacks_ = []
         self.callbacks = None
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,52 +22,14 @@ from sknoisy._initialization import (
     mixture_start,
 )
 from sknoisy._net import NoiseAdaptationNet
+from sknoisy._observations import Observations
+from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed
 from sknoisy._transition import ClassTransition, FeatureTransition
-
-Epochs = Callable[[str, int], Iterable[None]]
 
 _CLEARLY_BETTER = 1e-3
 _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_PER_CLASS_TO_SPLIT = 10
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Validated training data: what was seen of each row.
-
-    Attributes
-    ----------
-    X : ndarray or CSR array of shape (n_samples, ...)
-    target : ndarray of shape (n_samples,)
-        Encoded observed labels.
-    weight : ndarray of shape (n_samples,) or None
-        Sample weights of mean one.
-    n_classes : int
-    dtype : torch.dtype
-        Floating point type of the network.
-    """
-
-    X: Any
-    target: np.ndarray
-    weight: np.ndarray | None
-    n_classes: int
-    dtype: torch.dtype
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
-        """Return the rows as a data set, together with their weights and more values."""
-        if self.weight is not None:
-            extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
-        return ArrayDataset(self.X, self.target, rows=rows, dtype=self.dtype, **extras)
-
-    def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the observed labels and the weights of the rows."""
-        at = slice(None) if rows is None else rows
-        weight = None if self.weight is None else torch.as_tensor(self.weight[at])
-        return torch.as_tensor(self.target[at]), weight
 
 
 @dataclass(frozen=True)
@@ -98,8 +58,8 @@ class Trainer:
     plan : Plan
     stream : numpy.random.RandomState
         Source of the split, the order of the rows and the clusters.
-    epochs : callable
-        ``epochs(stage, max_epochs)`` yields once for each epoch that may be trained.
+    progress : FitProgress
+        Is told of the stages and their epochs.
 
     Attributes
     ----------
@@ -113,12 +73,12 @@ class Trainer:
         data: Observations,
         plan: Plan,
         stream: np.random.RandomState,
-        epochs: Epochs,
+        progress: FitProgress,
     ) -> None:
         self.net = net
         self.data = data
         self.plan = plan
-        self.epochs = epochs
+        self.progress = progress
         self.seed = draw_seed(stream)
         self.generator = torch.Generator().manual_seed(draw_seed(stream))
         self.train_rows, self.valid_rows = self._hold_out()
@@ -160,9 +120,10 @@ class Trainer:
             stage,
             self.train if train is None else train,
             self.valid if train is None else valid,
-            epochs=self.epochs(stage, max_epochs or self.plan.max_epochs),
+            max_epochs=max_epochs or self.plan.max_epochs,
             patience=self.plan.n_iter_no_change,
             generator=self.generator,
+            progress=self.progress,
         )
 
     # The start of the noise layer
@@ -266,9 +227,10 @@ class Trainer:
             "em",
             self.data.dataset(self.train_rows, posterior=posterior),
             self.valid,
-            epochs=self.epochs("em", self.plan.max_em_iter),
+            max_epochs=self.plan.max_em_iter,
             patience=self.plan.n_iter_no_change,
             generator=self.generator,
+            progress=self.progress,
             before_epoch=closed_form_steps,
         )
         if not converged:
@@ -301,6 +263,7 @@ class Trainer:
 
     def _m_step_transition(self, counts: Tensor) -> None:
         noise = self.net.network.noise
+        assert isinstance(noise, ClassTransition)
         prior = self.net.transition_prior * len(self.data) / self.data.n_classes
         transition = F.expected_transition(counts + prior * noise.start.double().cpu())
         noise.reset_transition(transition.to(noise.start))

@@ -64,9 +64,7 @@ class Data(NamedTuple):
 
 def _digits(folder: Path | None, seed: int) -> Data:
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(
-        X / 16, y, test_size=0.3, stratify=y, random_state=seed
-    )
+    X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.3, stratify=y, random_state=seed)
     return Data(X, y, X_test, y_test)
 
 

@@ -1,0 +1,138 @@
+"""What a fitted classifier says: of true labels, of observed ones, and of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sknoisy import _functional as F
+from sknoisy import _validation
+from sknoisy._batching import ArrayDataset
+from sknoisy._net import NoiseAdaptationNet
+
+
+class PredictionMixin:
+    """The predictions of an estimator that holds a fitted net."""
+
+    net_: NoiseAdaptationNet
+    classes_: np.ndarray
+    _log_class_weight: np.ndarray
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the true label.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        best = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the true label, ``p(y=i|x)``.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the probabilities of the true label.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        dataset = self._dataset(X)
+        log_proba = self.net_.clean_log_proba(dataset).double()
+        return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight)).numpy()
+
+    def predict_noisy_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        batches = self._batch_log_probas(self._dataset(X))
+        return torch.cat([F.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
+
+    def predict_transition(self, X: Any) -> np.ndarray:
+        """Transition matrix of each sample, ``p(z=j|y=i[,x])``.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, true, observed)
+            Unless ``noise_model="c"``, a read-only view of the one matrix of all samples.
+        """
+        dataset = self._dataset(X)
+        batches = [transition for _, transition in self._batch_log_probas(dataset)]
+        if batches[0].ndim == 2:
+            return np.broadcast_to(batches[0].exp().numpy(), (len(dataset), *batches[0].shape))
+        return torch.cat(batches).exp().numpy()
+
+    def label_posterior(self, X: Any, y: Any) -> np.ndarray:
+        """Posterior of the true label, given the features and the observed label.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Observed labels, all of them seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Element (t, i) is the probability that the true label of row t is ``classes_[i]``.
+        """
+        dataset = self._dataset(X)
+        target = torch.from_numpy(
+            _validation.encode_labels(_validation.check_labels(y, dataset.data), self.classes_)
+        )
+        posterior, start = [], 0
+        for clean, transition in self._batch_log_probas(dataset):
+            observed = target[start : start + len(clean)]
+            posterior.append(F.label_posterior(clean, transition, observed))
+            start += len(clean)
+        return torch.cat(posterior).numpy()
+
+    def _dataset(self, X: Any) -> ArrayDataset:
+        check_is_fitted(self)
+        X = _validation.check_features(self, X, reset=False)
+        return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
+
+    def _batch_log_probas(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield normalised log-probabilities of true label and transition, in float64."""
+        for clean, transition in self.net_.batch_outputs(dataset):
+            if transition is None:
+                transition = (
+                    torch.eye(len(self.classes_), dtype=torch.float64).clamp_min(1e-300).log()
+                )
+            yield F.clean_log_proba(clean.double()), F.class_log_transition(transition.double())

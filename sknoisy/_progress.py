@@ -1,0 +1,61 @@
+"""The fit, its stages and their epochs as tasks of scikit-learn's callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.callback import CallbackSupportMixin
+
+
+class FitProgress:
+    """Tell scikit-learn's callbacks, such as its progress bar, what a fit is doing.
+
+    Parameters
+    ----------
+    estimator : estimator with ``CallbackSupportMixin``
+        Its fit has begun.
+    X, y : array-like
+        The training data, as they came.
+    fitted : callable
+        Returns the fitted attributes as they are in the middle of the fit, for callbacks that
+        score the estimator.
+    """
+
+    def __init__(
+        self,
+        estimator: CallbackSupportMixin,
+        X: Any,
+        y: Any,
+        fitted: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._begin = {"estimator": estimator, "X": X, "y": y}
+        self._end = {**self._begin, "reconstruction_attributes": fitted}
+        self._fit = estimator._init_callback_context(max_subtasks=None)
+        self._fit.call_on_fit_task_begin(**self._begin)
+        self._listened = bool(getattr(estimator, "_skl_callbacks", None))
+
+    def begin_stage(self, stage: str, max_epochs: int) -> None:
+        """Begin a stage of at most so many epochs."""
+        if self._listened:
+            self._stage = self._fit.subcontext(task_name=stage, max_subtasks=max_epochs)
+            self._stage.call_on_fit_task_begin(**self._begin)
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch of the stage."""
+        if self._listened:
+            self._epoch = self._stage.subcontext(task_name="epoch")
+            self._epoch.call_on_fit_task_begin(**self._begin)
+
+    def end_epoch(self) -> bool:
+        """End the epoch; return whether a callback asks to end the stage."""
+        return self._listened and self._epoch.call_on_fit_task_end(**self._end)
+
+    def end_stage(self) -> None:
+        """End the stage."""
+        if self._listened:
+            self._stage.call_on_fit_task_end(**self._end)
+
+    def end(self) -> None:
+        """End the fit."""
+        self._fit.call_on_fit_task_end(**self._end)
