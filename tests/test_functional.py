@@ -232,7 +232,7 @@ def test_the_c_model_with_zero_weights_is_the_s_model(seed, k, n):
     assert_close(c, s.expand(n, k, k))
     assert_close(F.noisy_log_proba(p, c), F.noisy_log_proba(p, s))
     assert_close(F.noisy_log_likelihood(p, c, z), F.noisy_log_likelihood(p, s, z))
-    assert_close(F.label_posterior(p, c, z), F.label_log_posterior(p, s, z))
+    assert_close(F.label_posterior(p, c, z), F.label_posterior(p, s, z))
 
 
 @given(seed=seeds, k=class_counts, n=row_counts, kind=st.sampled_from("sc"))
