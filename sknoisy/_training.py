@@ -94,7 +94,7 @@ class Trainer:
             self.net.attach(None)
             self._train("baseline")
             return
-        if self.net.network.noise is None:
+        if self.net.network.noise is None or not self.plan.learn_transition:
             self._attach_class_noise(self._start())
         elif self.plan.noise_model == "s":
             self._attach_class_noise(summarise(self.net, self.data)[1])
@@ -142,7 +142,7 @@ class Trainer:
             return init
         if init == "confusion":
             self._train("baseline")
-            log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
+            log_proba = self._clean_log_proba().numpy()
             return confusion_start(log_proba, self.data.target, self.data.weight)
         if not self._can_split():
             return np.eye(self.data.n_classes)
@@ -150,7 +150,7 @@ class Trainer:
             log_proba = self._cross_fitted()
         else:
             self._train("baseline")
-            log_proba = self.net.clean_log_proba(self.data.dataset()).numpy()
+            log_proba = self._clean_log_proba().numpy()
         seen = log_proba, self.data.target, self.data.weight
         if init == "cluster":
             return cluster_start(*seen, random_state=self.seed)
@@ -191,8 +191,14 @@ class Trainer:
         for fold in (0, 1):
             others = self.data.dataset(np.flatnonzero(half == fold))
             self._train("baseline", self.data.dataset(np.flatnonzero(half != fold)), others)
-            log_proba[half == fold] = self.net.clean_log_proba(others).numpy()
+            log_proba[half == fold] = self._clean_log_proba(others).numpy()
             self.net.network.load_state_dict(self.fresh)
+        return log_proba
+
+    def _clean_log_proba(self, dataset: ArrayDataset | None = None) -> Tensor:
+        """Return what the network says of the rows of a data set, or of all rows."""
+        log_proba = self.net.clean_log_proba(self.data.dataset() if dataset is None else dataset)
+        _check_no_nan(self.net, log_proba)
         return log_proba
 
     def _attach_class_noise(self, transition: np.ndarray) -> None:
@@ -254,12 +260,12 @@ class Trainer:
         """
         target, weight = self.data.tensors(self.train_rows)
         log_transition = self.net.log_class_transition()
-        joint = F.observed_log_joint(self.net.clean_log_proba(self.train), log_transition, target)
+        joint = F.observed_log_joint(self._clean_log_proba(self.train), log_transition, target)
         evidence = torch.logsumexp(joint, dim=1, keepdim=True)
         rows = slice(None) if self.train_rows is None else torch.from_numpy(self.train_rows)
         posterior[rows] = (joint - evidence).exp()
-        mean = evidence.mean() if weight is None else (evidence[:, 0] * weight).mean()
-        return mean.item(), F.soft_counts(posterior[rows], target, self.data.n_classes, weight)
+        mean = np.average(evidence[:, 0].numpy(), weights=weight)
+        return float(mean), F.soft_counts(posterior[rows], target, self.data.n_classes, weight)
 
     def _m_step_transition(self, counts: Tensor) -> None:
         noise = self.net.network.noise
@@ -272,7 +278,8 @@ class Trainer:
         """Return the rows to train on and the rows to hold out; None stands for all and none."""
         if not self.plan.early_stopping:
             return None, None
-        n_valid = max(1, round(self.plan.validation_fraction * len(self.data)))
+        n_valid = round(self.plan.validation_fraction * len(self.data))
+        n_valid = min(max(n_valid, 1), len(self.data) - 1)
         counts = np.bincount(self.data.target)
         stratify = counts.min() >= 2 and min(n_valid, len(self.data) - n_valid) >= len(counts)
         train, valid = train_test_split(
@@ -302,6 +309,16 @@ def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
     half = np.empty(len(target), dtype=np.intp)
     half[order] = np.arange(len(target)) % 2
     return half
+
+
+def _check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:
+    """Stop where the last step of a stage has ruined the network, after its loss was taken."""
+    if torch.isnan(outputs).any():
+        stage, epoch = net.history[-1, ("stage", "epoch")]
+        raise ValueError(
+            f"The predictions of the network became nan in epoch {epoch} (stage {stage!r}). Lower "
+            f"the learning rate `lr` (now {net.lr}) or scale X, for instance with StandardScaler."
+        )
 
 
 class _ConvergenceMonitor:
@@ -343,6 +360,7 @@ def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, 
         if log_transition is not None and log_transition.ndim == 3:
             joint += torch.einsum("ti,tij->ij", proba, log_transition.double().exp())
         start += len(proba)
+    _check_no_nan(net, prior)
     if log_transition is None:
         transition = torch.eye(data.n_classes, dtype=torch.float64)
     elif log_transition.ndim == 2:

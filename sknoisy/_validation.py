@@ -38,14 +38,15 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     ndarray or CSR array of shape (n_samples, ...)
         float32 or float64 as it came; other types become float32.
     """
-    X = validate_data(
-        estimator,
-        X,
-        reset=reset,
-        accept_sparse="csr",
-        dtype=(np.float32, np.float64),
-        allow_nd=True,
-    )
+    with np.errstate(over="ignore"):  # the check for infinity says it better than the cast
+        X = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=(np.float32, np.float64),
+            allow_nd=True,
+        )
     if reset:
         estimator._row_shape = X.shape[1:]
     elif X.shape[1:] != estimator._row_shape:
@@ -63,10 +64,21 @@ def check_labels(y: Any, X: Any) -> np.ndarray:
     ------
     ValueError
         If y is not one label for each row of X, holds NaN, or is continuous.
+    TypeError
+        If some labels are strings and others are not, so that they cannot be sorted.
     """
     y = _check_y(y, estimator="NoisyLabelClassifier")
     check_classification_targets(y)
     check_consistent_length(X, y)
+    if y.dtype == object:
+        try:
+            np.sort(y)
+        except TypeError as error:
+            types = sorted({type(label).__name__ for label in y.tolist()})
+            raise TypeError(
+                "The observed labels `y` must be uniformly strings or numbers; got "
+                f"{', '.join(types)}."
+            ) from error
     return y
 
 
@@ -80,6 +92,10 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
+    try:
+        sample_weight = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`sample_weight` must be numbers, one for each row: {error}") from error
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return None if np.all(weight == weight[0]) else weight
 

@@ -77,7 +77,6 @@ def test_data_that_no_network_can_take_is_refused(X, message):
         check_features(Estimator(), X, reset=True)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_values_too_large_for_single_precision_are_refused():
     with pytest.raises(ValueError, match="infinity or a value too large for dtype"):
         check_features(Estimator(), [[1e300, 1.0]], reset=True)
@@ -124,6 +123,11 @@ def test_labels_of_any_kind_are_taken(y):
 def test_labels_without_meaning_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
         check_labels(y, np.ones((3, 1)))
+
+
+def test_labels_that_cannot_be_sorted_are_refused_with_their_types():
+    with pytest.raises(TypeError, match="`y` must be uniformly strings or numbers; got NoneType, "):
+        check_labels(np.array(["a", None, "b"], dtype=object), np.ones((3, 1)))
 
 
 def test_one_class_is_refused():
@@ -177,6 +181,7 @@ def test_weights_are_kept_unless_all_are_the_same():
         ([0, 0, 0], "zero"),
         ([1, 1], r"sample_weight.shape == \(2,\), expected \(3,\)"),
         ([[1], [1], [1]], "Sample weights must be 1D"),
+        (["a", "b", "c"], "`sample_weight` must be numbers, one for each row: could not convert"),
     ],
 )
 def test_weights_without_meaning_are_refused(weight, message):
