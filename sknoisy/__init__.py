@@ -6,7 +6,7 @@ learned together with the network, without a single clean label, and taken off f
 """
 
 from sknoisy._classifier import NoisyLabelClassifier
+from sknoisy._persistence import SKOPS_TRUSTED_TYPES
+from sknoisy._version import __version__
 
-__version__ = "0.1.0"
-
-__all__ = ["NoisyLabelClassifier", "__version__"]
+__all__ = ["SKOPS_TRUSTED_TYPES", "NoisyLabelClassifier", "__version__"]

@@ -20,6 +20,7 @@ from sknoisy._module import NoisyLabelNetwork, build_network
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations, observe
 from sknoisy._params import RoutedParamsMixin
+from sknoisy._persistence import VersionedMixin
 from sknoisy._prediction import PredictionMixin
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
@@ -28,7 +29,7 @@ from sknoisy._validation import check_routed, check_transition_matrix
 
 
 class NoisyLabelClassifier(
-    PredictionMixin, ClassifierMixin, CallbackSupportMixin, RoutedParamsMixin
+    VersionedMixin, PredictionMixin, ClassifierMixin, CallbackSupportMixin, RoutedParamsMixin
 ):
     r"""Neural network classifier that learns from noisily labelled data.
 
@@ -331,6 +332,9 @@ class NoisyLabelClassifier(
     def _check_combinations(self) -> None:
         """Refuse parameters that exclude each other."""
         check_routed(self._routed())
+        self._check_params_of("optimizer", self.optimizer, ["param_groups"])
+        self._check_params_of("iterator_train", self.iterator_train or ArrayBatches)
+        self._check_params_of("iterator_valid", self.iterator_valid or ArrayBatches)
         if self.noise_model == "c" and self.method == "em":
             raise ValueError(
                 "method='em' needs noise_model='s', got noise_model='c': the closed form of its "

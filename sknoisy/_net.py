@@ -11,22 +11,30 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer
+from skorch.history import History
+from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayBatches, ArrayDataset
+from sknoisy._callbacks import StageLog, check_callbacks, copy_callbacks
 from sknoisy._module import NoiseLayer, NoisyLabelNetwork
+from sknoisy._params import accepted_names
+from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
 from sknoisy._transition import ClassTransition
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 _INFERENCE_ELEMENTS = 2**22
+_NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
 class NoiseAdaptationNet(NeuralNetClassifier):
@@ -68,6 +76,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         )
         self.volume_penalty = volume_penalty
         self.transition_prior = transition_prior
+        self._log = StageLog()
 
     optimizer_: torch.optim.Optimizer
     callbacks_: list[tuple[str, Callback]]
@@ -203,7 +212,24 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         quiet = [("epoch_timer", EpochTimer())]
-        return [*quiet, ("print_log", PrintLog())] if self.verbose else quiet
+        return [*quiet, ("print_log", self._log)] if self.verbose else quiet
+
+    def initialize_callbacks(self) -> NoiseAdaptationNet:
+        """Begin with copies of the user's callbacks, so that no stage sees those of another."""
+        with self._copied_callbacks():
+            check_callbacks(self)
+            super().initialize_callbacks()
+        return self
+
+    @contextmanager
+    def _copied_callbacks(self) -> Iterator[None]:
+        names = [name for name in vars(self) if name.startswith("callbacks__")]
+        given = {name: getattr(self, name) for name in ["callbacks", *names]}
+        self.__dict__.update({name: copy_callbacks(value) for name, value in given.items()})
+        try:
+            yield
+        finally:
+            self.__dict__.update(given)
 
     def check_data(self, X: Any, y: Any) -> None:
         """Do nothing: the classifier has validated the data."""
@@ -216,7 +242,16 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Add the fused step where torch has one."""
+        """Check the patterns of parameter groups, and add the fused step where torch has one."""
+        named_parameters = list(named_parameters)
+        names = [name for name, _ in named_parameters]
+        for pattern, _ in self.get_params_for(prefix).get("param_groups", ()):
+            # The noise layer is not there in every stage.
+            if not any(fnmatchcase(name, pattern) for name in [*names, *_NOISE_PARAMETERS]):
+                raise ValueError(
+                    f"The pattern {pattern!r} in optimizer__param_groups matches no parameter; "
+                    f"there are {', '.join([*names, *_NOISE_PARAMETERS])}."
+                )
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         if "fused" in inspect.signature(self.optimizer).parameters and not (
             {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
@@ -310,10 +345,16 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Use large batches for inference, unless the user sets their size."""
-        if training or hasattr(self, "iterator_valid__batch_size"):
+        if training:
             return super().get_iterator(dataset, training)
         params = {"batch_size": self._inference_rows(), **self.get_params_for("iterator_valid")}
+        if "generator" in (accepted_names(self.iterator_valid) or ()):
+            params.setdefault("generator", torch.Generator())  # a loader draws from it, always
         return self.iterator_valid(dataset, **params)
+
+    def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
+        """Tell skorch's scoring callbacks that the network returns logarithms."""
+        return torch.exp
 
     # Inference
 
@@ -347,6 +388,26 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self.module = None
         self.callbacks_ = []
         self.callbacks = None
+        for name in [name for name in vars(self) if name.startswith("callbacks__")]:
+            delattr(self, name)
+
+    # What is kept in a file
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = {"module_", "optimizer_", "history_", "virtual_params_", "_log"}
+        state = {name: value for name, value in vars(self).items() if name not in left_out}
+        if hasattr(self, "module_"):
+            state["network"] = take_apart(self.network)
+        return state | {"columns": as_columns(self.history)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        parts, columns = state.pop("network", None), state.pop("columns")
+        state["device"] = self._check_device(state["device"], get_map_location(state["device"]))
+        self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog())
+        self._initialize_virtual_params()
+        if parts is not None:
+            self.__dict__["module_"] = put_together(parts, self.device)
 
 
 class _BestWeights:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
@@ -66,3 +68,42 @@ class RoutedParamsMixin(BaseEstimator):
             for name, value in self._routed().items()
             if name.startswith(prefix)
         }
+
+    def _check_params_of(
+        self, part: str, factory: Callable[..., Any], more: Collection[str] = ()
+    ) -> None:
+        """Refuse parameters of a part that the callable which makes it does not take.
+
+        Parameters
+        ----------
+        part : str
+        factory : callable
+            Its first argument, the parameters to optimise or the data set, is given by the net.
+        more : collection of str, default=()
+            Names that the net itself takes for this part.
+        """
+        check_names(part, self._params_of(part), accepted_names(factory), more)
+
+
+def accepted_names(factory: Callable[..., Any], skip: int = 1) -> list[str] | None:
+    """Return the names of the arguments of a callable after the first; None if it takes any."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())[skip:]
+    except (TypeError, ValueError):  # written in C, without a signature
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def check_names(
+    part: str, names: Iterable[str], accepted: Collection[str] | None, more: Collection[str] = ()
+) -> None:
+    """Refuse names of parameters that a part does not have, and name those that it has."""
+    if accepted is None:
+        return
+    known = [*accepted, *more]
+    unknown = sorted(f"{part}__{name}" for name in names if name not in known)
+    if unknown:
+        listed = ", ".join(f"{part}__{name}" for name in sorted(known)) or "no parameters"
+        raise ValueError(f"Unknown parameter(s) {', '.join(unknown)}: `{part}` takes {listed}.")

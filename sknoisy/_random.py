@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,19 @@ import torch
 from sklearn.utils import check_random_state
 
 _MAX_SEED = np.iinfo(np.int32).max
+
+# torch's default generators belong to the process: dropout in one thread would draw from the
+# seed of another. Fits in threads therefore take turns.
+_generators = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _generators
+    _generators = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a lock that another thread holds stays locked in a fork
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def seed_stream(random_state: Any) -> np.random.RandomState:
@@ -37,6 +52,8 @@ def draw_seed(stream: np.random.RandomState) -> int:
 def torch_seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Seed torch's default generators inside the block and put them back after it.
 
+    One thread at a time is inside.
+
     Parameters
     ----------
     seed : int
@@ -45,7 +62,7 @@ def torch_seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None
     """
     device = torch.device(device)
     accelerators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=accelerators):
+    with _generators, torch.random.fork_rng(devices=accelerators):
         torch.default_generator.manual_seed(seed)
         if accelerators:
             with torch.cuda.device(device):

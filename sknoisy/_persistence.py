@@ -1,0 +1,153 @@
+"""What is kept of a fitted classifier: plain objects, arrays, and the version that wrote them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import InconsistentVersionWarning
+from torch import Tensor, nn
+
+from sknoisy._version import __version__
+
+_VERSION = "_sknoisy_version"
+
+# What `skops.io` is told to trust, for a classifier with the default network.
+SKOPS_TRUSTED_TYPES = [
+    "sknoisy._batching.ArrayBatches",
+    "sknoisy._batching.ArrayDataset",
+    "sknoisy._classifier.NoisyLabelClassifier",
+    "sknoisy._module.MLP",
+    "sknoisy._module.NoisyLabelNetwork",
+    "sknoisy._net.NoiseAdaptationNet",
+    "sknoisy._transition.ClassTransition",
+    "sknoisy._transition.FeatureTransition",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.dropout.Dropout",
+    "torch.nn.modules.flatten.Flatten",
+    "torch.nn.modules.linear.Linear",
+    "torch.nn.modules.loss.NLLLoss",
+    "torch.optim.adam.Adam",
+]
+
+
+class VersionedMixin:
+    """Let an estimator that is loaded say when another version of the package saved it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        # The net holds the history as well, and keeps it in less space.
+        state = {name: value for name, value in state.items() if name != "history_"}
+        return state | {_VERSION: __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        version = state.pop(_VERSION, "unknown")
+        if version != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{__version__} of sknoisy",
+                    original_sklearn_version=f"{version} of sknoisy",
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)  # type: ignore[misc]
+        if "net_" in state:
+            self.history_ = state["net_"].history
+
+
+def take_apart(network: nn.Module) -> dict[str, Any]:
+    """Return a network as a skeleton without weights and its weights as arrays.
+
+    Arrays say nothing of the device, and are read without running code.
+
+    Parameters
+    ----------
+    network : nn.Module
+
+    Returns
+    -------
+    dict
+        "skeleton": a copy with None for each tensor. "weights": for each parameter and buffer,
+        shared ones once, a list of its names, an array, and None for a buffer or whether
+        the parameter is trained.
+    """
+    names: dict[int, list[str]] = {}
+    tensors: dict[int, Tensor] = {}
+    parameters = network.named_parameters(remove_duplicate=False)
+    for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
+        names.setdefault(id(tensor), []).append(name)
+        tensors[id(tensor)] = tensor
+    return {
+        "skeleton": copy.deepcopy(network, dict.fromkeys(tensors)),
+        "weights": [
+            [
+                names[key],
+                tensor.detach().cpu().numpy(),
+                tensor.requires_grad if isinstance(tensor, nn.Parameter) else None,
+            ]
+            for key, tensor in tensors.items()
+        ],
+    }
+
+
+def put_together(parts: Mapping[str, Any], device: str | torch.device) -> nn.Module:
+    """Return the network that `take_apart` took apart, on a device."""
+    network: nn.Module = parts["skeleton"]
+    for names, array, trained in parts["weights"]:
+        tensor = torch.from_numpy(array).to(device)
+        if trained is not None:
+            tensor = nn.Parameter(tensor, requires_grad=trained)
+        for name in names:
+            owner, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(owner), attribute, tensor)
+    return network
+
+
+def as_columns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a table in blocks of rows with the same keys and stage, to take less space.
+
+    Returns
+    -------
+    list of dict
+        "n_rows" of the block, its "constant" values, and for other keys "columns": arrays of
+        numbers, lists of anything else.
+    """
+
+    def keys_and_stage(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return *row, row.get("stage")
+
+    blocks = [list(block) for _, block in groupby(rows, key=keys_and_stage)]
+    return [_as_block(block) for block in blocks]
+
+
+def _as_block(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    constant, columns = {}, {}
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        kinds = {type(value) for value in values}
+        if kinds <= {str} and len(set(values)) == 1:
+            constant[key] = values[0]
+        else:
+            columns[key] = np.array(values) if kinds in ({float}, {int}) else values
+    return {"n_rows": len(rows), "constant": constant, "columns": columns}
+
+
+def as_rows(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a table that `as_columns` turned."""
+    rows = []
+    for block in blocks:
+        columns = {
+            key: column.tolist() if isinstance(column, np.ndarray) else column
+            for key, column in block["columns"].items()
+        }
+        rows += [
+            {**block["constant"], **{key: column[i] for key, column in columns.items()}}
+            for i in range(block["n_rows"])
+        ]
+    return rows
