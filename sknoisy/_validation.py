@@ -68,17 +68,14 @@ def check_labels(y: Any, X: Any) -> np.ndarray:
         If some labels are strings and others are not, so that they cannot be sorted.
     """
     y = _check_y(y, estimator="NoisyLabelClassifier")
-    check_classification_targets(y)
+    try:
+        check_classification_targets(y)
+    except TypeError as error:  # labels that cannot be sorted
+        types = sorted({type(label).__name__ for label in y.tolist()})
+        raise TypeError(
+            f"The observed labels `y` must be uniformly strings or numbers; got {', '.join(types)}."
+        ) from error
     check_consistent_length(X, y)
-    if y.dtype == object:
-        try:
-            np.sort(y)
-        except TypeError as error:
-            types = sorted({type(label).__name__ for label in y.tolist()})
-            raise TypeError(
-                "The observed labels `y` must be uniformly strings or numbers; got "
-                f"{', '.join(types)}."
-            ) from error
     return y
 
 
