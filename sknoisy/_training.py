@@ -314,10 +314,12 @@ def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
 def _check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:
     """Stop where the last step of a stage has ruined the network, after its loss was taken."""
     if torch.isnan(outputs).any():
-        stage, epoch = net.history[-1, ("stage", "epoch")]
+        when = "before the first epoch"
+        if net.history:
+            when = "in epoch {} (stage {!r})".format(*net.history[-1, ("epoch", "stage")])
         raise ValueError(
-            f"The predictions of the network became nan in epoch {epoch} (stage {stage!r}). Lower "
-            f"the learning rate `lr` (now {net.lr}) or scale X, for instance with StandardScaler."
+            f"The predictions of the network became nan {when}. Lower the learning rate `lr` (now "
+            f"{net.lr}) or scale X, for instance with StandardScaler."
         )
 
 
