@@ -9,9 +9,13 @@ network that has seen a label believes it.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
 from sknoisy import _functional as F
 from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal
@@ -126,8 +130,9 @@ def cluster_start(
     """
     rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
     clusters = _clusters(log_proba, weight, rows, random_state)
-    transition = _transition_from_shares(np.eye(log_proba.shape[1])[clusters], target, weight)
-    return transition[heaviest_diagonal(transition)]
+    counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
+    size = counts.sum(dim=1, keepdim=True).clamp_min(1e-300)
+    return F.expected_transition(counts[heaviest_diagonal((counts / size).numpy())]).numpy()
 
 
 def mixture_start(
@@ -192,17 +197,23 @@ def _clusters(
     """Return the cluster of each row, among as many as there are classes."""
     roots = np.exp(0.5 * log_proba.astype(np.float64))
     kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
-    kmeans.fit(roots[rows], sample_weight=None if weight is None else weight[rows])
+    with warnings.catch_warnings():
+        # Fewer different predictions than classes leave clusters empty.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans.fit(roots[rows], sample_weight=None if weight is None else weight[rows])
     return kmeans.predict(roots)
 
 
 def _transition_from_shares(
     shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None
 ) -> np.ndarray:
-    counts = F.soft_counts(
+    return F.expected_transition(_counts(shares, target, weight)).numpy()
+
+
+def _counts(shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Tensor:
+    return F.soft_counts(
         torch.from_numpy(shares),
         torch.from_numpy(target),
         shares.shape[1],
         None if weight is None else torch.from_numpy(weight),
     )
-    return F.expected_transition(counts).numpy()
