@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,10 +13,10 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from torch import nn
 
-from sknoisy._batching import ArrayBatches
-from sknoisy._module import NoisyLabelNetwork, build_network
+from sknoisy._building import build_net, check_combinations, make_plan
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations, observe
 from sknoisy._params import RoutedParamsMixin
@@ -24,8 +24,8 @@ from sknoisy._persistence import VersionedMixin
 from sknoisy._prediction import PredictionMixin
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
-from sknoisy._training import Plan, Trainer, summarise
-from sknoisy._validation import check_routed, check_transition_matrix
+from sknoisy._streaming import Stream, learn_chunk, stream_classes, streams
+from sknoisy._training import Trainer, summarise
 
 
 class NoisyLabelClassifier(
@@ -315,110 +315,81 @@ class NoisyLabelClassifier(
         NoisyLabelClassifier
             The fitted estimator itself.
         """
-        self._check_combinations()
-        data, classes = observe(self, X, y, sample_weight, self.device)
-        plan = self._plan(data, classes)
+        check_combinations(self)
+        resume = self.warm_start and hasattr(self, "net_")
+        data, classes = observe(self, X, y, sample_weight, self.device, reset=not resume)
+        plan = make_plan(self, data, classes)
         stream = seed_stream(self.random_state)
         with torch_seeded(draw_seed(stream), self.device):
-            net = self._build_net(data, classes)
+            net = build_net(self, data, classes, resume=resume)
             state = self._fitted_state(net, data, classes)
-            progress = FitProgress(self, X, y, fitted=lambda: state)
+            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             trainer = Trainer(net, data, plan, stream, progress)
             trainer.run()
-            self._store(state, trainer.initial_transition, *summarise(net, data))
+            self.__dict__.update(state | summary(net, data))
+            self.initial_transition_matrix_ = trainer.initial_transition
+        self._stream: Stream | None = None
+        net.forget_training()
         progress.end()
         return self
 
-    def _check_combinations(self) -> None:
-        """Refuse parameters that exclude each other."""
-        check_routed(self._routed())
-        self._check_params_of("optimizer", self.optimizer, ["param_groups"])
-        self._check_params_of("iterator_train", self.iterator_train or ArrayBatches)
-        self._check_params_of("iterator_valid", self.iterator_valid or ArrayBatches)
-        if self.noise_model == "c" and self.method == "em":
-            raise ValueError(
-                "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
-                "update holds for noise that ignores the features. Use method='direct'."
-            )
-        if not self.learn_transition and (
-            isinstance(self.transition_init, str) or self.noise_model != "s"
-        ):
-            raise ValueError(
-                "learn_transition=False needs noise_model='s' and the known matrix as "
-                f"`transition_init`; got noise_model={self.noise_model!r} and "
-                f"transition_init={self.transition_init!r}."
-            )
+    @available_if(streams)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> NoisyLabelClassifier:
+        """Learn from the next rows of a stream, in one pass over them.
 
-    def _plan(self, data: Observations, classes: np.ndarray) -> Plan:
-        """Resolve what depends on the size of the data."""
-        init = self.transition_init
-        if not isinstance(init, str):
-            init = check_transition_matrix(init, len(classes), "transition_init")
-        n_samples = len(data)
-        by_size = {
-            "early_stopping": n_samples >= 2000,
-            "max_epochs": 40 if n_samples > 256 else 150,
-        }
-        auto = {name: getattr(self, name) for name in by_size}
-        auto = {name: by_size[name] if v == "auto" else v for name, v in auto.items()}
-        return Plan(
-            noise_model=self.noise_model,
-            method=self.method,
-            transition_init=init,
-            learn_transition=self.learn_transition,
-            max_em_iter=self.max_em_iter,
-            tol=self.tol,
-            validation_fraction=self.validation_fraction,
-            n_iter_no_change=self.n_iter_no_change,
-            **auto,
+        Call it again and again; no row is kept. A stream has three ways to find the noise:
+
+        - After `fit` on its first rows, network and noise layer go on together. This is the
+          best way when enough of the first rows can be held in memory.
+        - With a matrix as `transition_init`, they learn together from the first call on.
+        - Otherwise a baseline learns first. It predicts the rows of every call before it
+          learns them, and of these predictions the last 1000 or so are kept. When the
+          likelihood of the observed labels has not risen by more than its standard error for
+          `n_iter_no_change` times so many rows, the noise layer starts from them, as with
+          ``transition_init="auto"``, and both learn together from then on.
+
+        `max_epochs`, `early_stopping` and `warm_start` make no difference.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+            The next rows.
+        y : array-like of shape (n_samples,)
+            Their observed labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call unless `fit` came before.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, relative to one another among the rows of the call.
+
+        Returns
+        -------
+        NoisyLabelClassifier
+            The estimator itself. It can predict after each call.
+        """
+        check_combinations(self)
+        resume = hasattr(self, "net_")
+        labels = stream_classes(self, classes)
+        data, labels = observe(
+            self, X, y, sample_weight, self.device, reset=not resume, classes=labels
         )
-
-    def _batch_size(self, n_samples: int) -> int:
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
-
-    def _build_net(self, data: Observations, classes: np.ndarray) -> NoiseAdaptationNet:
-        """Return a net around a new network, or around a copy of the fitted one to go on with."""
-        resume = self.warm_start and hasattr(self, "net_")
-        net = NoiseAdaptationNet(
-            self._fitted_network(data, classes) if resume else self._new_network(data),
-            classes=np.arange(data.n_classes),
-            volume_penalty=self.volume_penalty,
-            transition_prior=self.transition_prior,
-            iterator_train=self.iterator_train or ArrayBatches,
-            iterator_valid=self.iterator_valid or ArrayBatches,
-            optimizer=self.optimizer,
-            lr=self.lr,
-            batch_size=self._batch_size(len(data)),
-            device=self.device,
-            compile=self.compile,
-            callbacks=None if self.callbacks is None else list(self.callbacks),
-            verbose=self.verbose,
-            **{k: v for k, v in self._routed().items() if not k.startswith("module__")},
-        ).initialize()
-        if resume:
-            net.history.extend(self.net_.history)
-        return net
-
-    def _new_network(self, data: Observations) -> NoisyLabelNetwork:
-        sample, _ = data.dataset().take(slice(0, 2))
-        return build_network(
-            self.module,
-            self._params_of("module"),
-            sample["X"] if isinstance(sample, dict) else sample,
-            data.n_classes,
-            hidden_layer_sizes=self.hidden_layer_sizes,
-            dropout=self.dropout,
-        )
-
-    def _fitted_network(self, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:
-        if not np.array_equal(classes, self.classes_):
-            raise ValueError(
-                f"warm_start=True needs the classes of the first fit, {self.classes_.tolist()!r}; "
-                f"got {classes.tolist()!r}."
-            )
-        return copy.deepcopy(self.net_.network).to(data.dtype)
+        plan = make_plan(self, data, labels)
+        stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))
+        with torch_seeded(draw_seed(stream.random_state), self.device):
+            net = self.net_ if resume and self.net_.trains else None
+            net = net or build_net(self, data, labels, resume=resume)
+            data = replace(data, dtype=net.dtype)
+            state = self._fitted_state(net, data, labels)
+            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
+            start = learn_chunk(net, data, plan, stream, progress)
+            self.__dict__.update(state | summary(net, data, stream))
+        self._stream = stream
+        if start is not None or not hasattr(self, "initial_transition_matrix_"):
+            self.initial_transition_matrix_ = np.eye(len(labels)) if start is None else start
+        progress.end()
+        return self
 
     def _fitted_state(
         self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
@@ -430,18 +401,27 @@ class NoisyLabelClassifier(
         log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
         return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}
 
-    def _store(
-        self,
-        state: dict[str, Any],
-        initial_transition: np.ndarray,
-        prior: np.ndarray,
-        transition: np.ndarray,
-    ) -> None:
-        self.__dict__.update(state)
-        self.net_.forget_training()
-        self.class_prior_ = prior
-        self.transition_matrix_ = transition
-        self.initial_transition_matrix_ = initial_transition
-        self.noise_rate_ = float(prior @ (1.0 - np.diag(transition)))
-        self.history_ = self.net_.history
-        self.n_iter_ = len(self.history_)
+
+def summary(
+    net: NoiseAdaptationNet, data: Observations, stream: Stream | None = None
+) -> dict[str, Any]:
+    """Return the attributes that sum up what a net has learned.
+
+    Parameters
+    ----------
+    net : NoiseAdaptationNet
+    data : Observations
+        The rows to average over.
+    stream : Stream, default=None
+        The one that the rows are the last chunk of: the mean clean probability is of all.
+    """
+    prior, transition = summarise(net, data)
+    if stream is not None:
+        prior = stream.running_prior(prior, len(data))
+    return {
+        "class_prior_": prior,
+        "transition_matrix_": transition,
+        "noise_rate_": float(prior @ (1.0 - np.diag(transition))),
+        "history_": net.history,
+        "n_iter_": len(net.history),
+    }

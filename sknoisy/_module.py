@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -86,6 +87,31 @@ class NoisyLabelNetwork(nn.Module):
     def clean_log_proba(self, X: Tensor) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return F.clean_log_proba(self.head(self.hidden(X)))
+
+
+class BestWeights:
+    """Copies of the weights of the epoch with the lowest held-out loss, in memory."""
+
+    def __init__(self, network: nn.Module, patience: int) -> None:
+        self.network = network
+        self.patience = patience
+        self.lowest = math.inf
+        self.misses = 0
+        self.weights: dict[str, Any] | None = None
+
+    def update(self, loss: float) -> bool:
+        """Take note of an epoch; return True when it is time to stop."""
+        if loss < self.lowest:
+            self.lowest, self.misses = loss, 0
+            self.weights = copy.deepcopy(self.network.state_dict())
+            return False
+        self.misses += 1
+        return self.misses >= self.patience
+
+    def restore(self) -> None:
+        """Put the weights of the best epoch back."""
+        if self.weights is not None:
+            self.network.load_state_dict(self.weights)
 
 
 def build_network(

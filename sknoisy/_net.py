@@ -7,7 +7,6 @@ and iterators, and an epoch that does not stop after every batch to keep books.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayBatches, ArrayDataset
 from sknoisy._callbacks import StageLog, check_callbacks, copy_callbacks
-from sknoisy._module import NoiseLayer, NoisyLabelNetwork
+from sknoisy._module import BestWeights, NoiseLayer, NoisyLabelNetwork
 from sknoisy._params import accepted_names
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
@@ -88,6 +87,16 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """The network itself, also when it was compiled."""
         return cast(NoisyLabelNetwork, getattr(self.module_, "_orig_mod", self.module_))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating point type of the network."""
+        return self.network.head.weight.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether the net has an optimiser; `forget_training` and files drop it."""
+        return hasattr(self, "optimizer_")
+
     def attach(self, noise: NoiseLayer | None) -> None:
         """Put a noise layer on top of the network, or take it off."""
         self.network.noise = None if noise is None else noise.to(self.device)
@@ -108,6 +117,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         generator: torch.Generator,
         progress: FitProgress,
         before_epoch: Callable[[], bool] = lambda: False,
+        resume: bool = False,
     ) -> bool:
         """Train for one stage, with new callbacks and a new optimiser.
 
@@ -126,6 +136,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             Is told of the stage and of its epochs.
         before_epoch : callable, optional
             Called when an epoch has begun; True ends the stage after it.
+        resume : bool, default=False
+            Whether to go on with the optimiser of the last stage, if that had the same name.
 
         Returns
         -------
@@ -137,11 +149,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         ValueError
             If the loss is not finite.
         """
-        self._start_stage()
+        self._start_stage(resume and len(self.history) > 0 and self.history[-1, "stage"] == stage)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self._training_batches(train, generator)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
-        best = _BestWeights(self.network, patience)
+        best = BestWeights(self.network, patience)
         stop = False
         progress.begin_stage(stage, max_epochs)
         self.notify("on_train_begin", X=train.data, y=train.target)
@@ -165,11 +177,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         progress.end_stage()
         return stop
 
-    def _start_stage(self) -> None:
+    def _start_stage(self, resume: bool) -> None:
         self.initialized_ = False  # skorch would print that it initialises again
         self._initialize_virtual_params()
         self._initialize_callbacks()
-        self._initialize_optimizer()
+        if not (resume and self.trains):
+            self._initialize_optimizer()
         self._validate_params()
         self.initialized_ = True
 
@@ -262,6 +275,22 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the network on a batch, leaving out what only the loss needs."""
         return self.module_(self._to_device(x["X"] if isinstance(x, dict) else x))
+
+    # Callbacks that score are told of the true label only.
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take a step and return the loss and the clean log-probabilities."""
+        step = super().train_step_single(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Return the loss and the clean log-probabilities of held-out rows."""
+        step = super().validation_step(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
+
+    def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
+        """Return the clean log-probabilities."""
+        return super().evaluation_step(batch, training)[0]
 
     def get_loss(
         self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False
@@ -384,18 +413,24 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def forget_training(self) -> None:
         """Drop the optimiser and the callbacks, which prediction does not need."""
-        del self.optimizer_
-        self.module = None
-        self.callbacks_ = []
-        self.callbacks = None
-        for name in [name for name in vars(self) if name.startswith("callbacks__")]:
-            delattr(self, name)
+        kept = self._without_training()
+        self.__dict__.clear()
+        self.__dict__.update(kept)
+
+    def _without_training(self) -> dict[str, Any]:
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name != "optimizer_" and not name.startswith("callbacks__")
+        }
+        return kept | {"module": None, "callbacks": None, "callbacks_": []}
 
     # What is kept in a file
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"module_", "optimizer_", "history_", "virtual_params_", "_log"}
-        state = {name: value for name, value in vars(self).items() if name not in left_out}
+        left_out = {"module_", "history_", "virtual_params_", "_log"}
+        state = self._without_training()
+        state = {name: value for name, value in state.items() if name not in left_out}
         if hasattr(self, "module_"):
             state["network"] = take_apart(self.network)
         return state | {"columns": as_columns(self.history)}
@@ -408,28 +443,3 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = put_together(parts, self.device)
-
-
-class _BestWeights:
-    """Copies of the weights of the epoch with the lowest held-out loss, in memory."""
-
-    def __init__(self, network: nn.Module, patience: int) -> None:
-        self.network = network
-        self.patience = patience
-        self.lowest = math.inf
-        self.misses = 0
-        self.weights: dict[str, Any] | None = None
-
-    def update(self, loss: float) -> bool:
-        """Take note of an epoch; return True when it is time to stop."""
-        if loss < self.lowest:
-            self.lowest, self.misses = loss, 0
-            self.weights = copy.deepcopy(self.network.state_dict())
-            return False
-        self.misses += 1
-        return self.misses >= self.patience
-
-    def restore(self) -> None:
-        """Put the weights of the best epoch back."""
-        if self.weights is not None:
-            self.network.load_state_dict(self.weights)

@@ -52,7 +52,14 @@ class Observations:
 
 
 def observe(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, device: str | torch.device
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    device: str | torch.device,
+    *,
+    reset: bool = True,
+    classes: np.ndarray | None = None,
 ) -> tuple[Observations, np.ndarray]:
     """Validate and encode training data.
 
@@ -65,6 +72,10 @@ def observe(
     sample_weight : array-like of shape (n_samples,) or None
     device : str or torch.device
         float64 data stay in float64 on the CPU; other devices compute in float32.
+    reset : bool, default=True
+        False compares the features with those of the last fit.
+    classes : ndarray of shape (n_classes,), default=None
+        The sorted labels, when some may be missing from y; None takes those of y.
 
     Returns
     -------
@@ -77,13 +88,16 @@ def observe(
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    X = _validation.check_features(estimator, X, reset=True)
+    X = _validation.check_features(estimator, X, reset=reset)
     y = _validation.check_labels(y, X)
     weight = _validation.check_weights(sample_weight, X)
     if weight is not None and not weight.all():
         rows = np.flatnonzero(weight)
         X, y, weight = X[rows], y[rows], weight[rows]
-    classes, target = np.unique(y, return_inverse=True)
+    if classes is None:
+        classes, target = np.unique(y, return_inverse=True)
+    else:
+        target = _validation.encode_labels(y, classes)
     _validation.check_two_classes(classes)
     if weight is not None:
         weight = weight / weight.mean()

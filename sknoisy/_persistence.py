@@ -25,6 +25,7 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._module.MLP",
     "sknoisy._module.NoisyLabelNetwork",
     "sknoisy._net.NoiseAdaptationNet",
+    "sknoisy._streaming.Stream",
     "sknoisy._transition.ClassTransition",
     "sknoisy._transition.FeatureTransition",
     "torch.nn.modules.activation.ReLU",

@@ -36,15 +36,17 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     Returns
     -------
     ndarray or CSR array of shape (n_samples, ...)
-        float32 or float64 as it came; other types become float32.
+        float32 or float64 as it came; other types become float32, or stay as they are in
+        a file mapped to memory, which is not to be copied as a whole.
     """
+    mapped = isinstance(X, np.memmap) and X.dtype.kind in "biuf"
     with np.errstate(over="ignore"):  # the check for infinity says it better than the cast
         X = validate_data(
             estimator,
             X,
             reset=reset,
             accept_sparse="csr",
-            dtype=(np.float32, np.float64),
+            dtype=None if mapped else (np.float32, np.float64),
             allow_nd=True,
         )
     if reset:

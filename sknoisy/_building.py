@@ -1,0 +1,113 @@
+"""From the parameters of a classifier to a plan of the training and a net."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from sknoisy._batching import ArrayBatches
+from sknoisy._module import NoisyLabelNetwork, build_network
+from sknoisy._net import NoiseAdaptationNet
+from sknoisy._observations import Observations
+from sknoisy._training import Plan
+from sknoisy._validation import check_routed, check_transition_matrix
+
+
+def check_combinations(classifier: Any) -> None:
+    """Refuse parameters that exclude each other."""
+    check_routed(classifier._routed())
+    classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
+    classifier._check_params_of("iterator_train", classifier.iterator_train or ArrayBatches)
+    classifier._check_params_of("iterator_valid", classifier.iterator_valid or ArrayBatches)
+    if classifier.noise_model == "c" and classifier.method == "em":
+        raise ValueError(
+            "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
+            "update holds for noise that ignores the features. Use method='direct'."
+        )
+    if not classifier.learn_transition and (
+        isinstance(classifier.transition_init, str) or classifier.noise_model != "s"
+    ):
+        raise ValueError(
+            "learn_transition=False needs noise_model='s' and the known matrix as "
+            f"`transition_init`; got noise_model={classifier.noise_model!r} and "
+            f"transition_init={classifier.transition_init!r}."
+        )
+
+
+def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
+    """Resolve what depends on the size of the data."""
+    init = classifier.transition_init
+    if not isinstance(init, str):
+        init = check_transition_matrix(init, len(classes), "transition_init")
+    n_samples = len(data)
+    by_size = {
+        "early_stopping": n_samples >= 2000,
+        "max_epochs": 40 if n_samples > 256 else 150,
+    }
+    auto = {name: getattr(classifier, name) for name in by_size}
+    auto = {name: by_size[name] if v == "auto" else v for name, v in auto.items()}
+    return Plan(
+        noise_model=classifier.noise_model,
+        method=classifier.method,
+        transition_init=init,
+        learn_transition=classifier.learn_transition,
+        max_em_iter=classifier.max_em_iter,
+        tol=classifier.tol,
+        validation_fraction=classifier.validation_fraction,
+        n_iter_no_change=classifier.n_iter_no_change,
+        **auto,
+    )
+
+
+def _batch_size(classifier: Any, n_samples: int) -> int:
+    if classifier.batch_size != "auto":
+        return int(classifier.batch_size)
+    return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
+
+
+def build_net(
+    classifier: Any, data: Observations, classes: np.ndarray, *, resume: bool
+) -> NoiseAdaptationNet:
+    """Return a net around a new network, or around a copy of the fitted one to go on with."""
+    net = NoiseAdaptationNet(
+        _fitted_network(classifier, data, classes) if resume else _new_network(classifier, data),
+        classes=np.arange(data.n_classes),
+        volume_penalty=classifier.volume_penalty,
+        transition_prior=classifier.transition_prior,
+        iterator_train=classifier.iterator_train or ArrayBatches,
+        iterator_valid=classifier.iterator_valid or ArrayBatches,
+        optimizer=classifier.optimizer,
+        lr=classifier.lr,
+        batch_size=_batch_size(classifier, len(data)),
+        device=classifier.device,
+        compile=classifier.compile,
+        callbacks=None if classifier.callbacks is None else list(classifier.callbacks),
+        verbose=classifier.verbose,
+        **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
+    ).initialize()
+    if resume:
+        net.history.extend(classifier.net_.history)
+    return net
+
+
+def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
+    sample, _ = data.dataset().take(slice(0, 2))
+    return build_network(
+        classifier.module,
+        classifier._params_of("module"),
+        sample["X"] if isinstance(sample, dict) else sample,
+        data.n_classes,
+        hidden_layer_sizes=classifier.hidden_layer_sizes,
+        dropout=classifier.dropout,
+    )
+
+
+def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:
+    if not np.array_equal(classes, classifier.classes_):
+        raise ValueError(
+            "warm_start=True needs the classes of the first fit, "
+            f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
+        )
+    return copy.deepcopy(classifier.net_.network).to(data.dtype)
