@@ -85,7 +85,7 @@ class Trainer:
         self.train = data.dataset(self.train_rows)
         self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
         self.fresh = copy.deepcopy(net.network.state_dict())
-        self.memorises = False
+        self.crossed = False
         self.initial_transition = np.eye(data.n_classes)
 
     def run(self) -> None:
@@ -115,8 +115,9 @@ class Trainer:
         valid: ArrayDataset | None = None,
         *,
         max_epochs: int | None = None,
-    ) -> None:
-        self.net.train_stage(
+    ) -> bool:
+        """Train one stage; return whether it ended before its epochs did."""
+        return self.net.train_stage(
             stage,
             self.train if train is None else train,
             self.valid if train is None else valid,
@@ -131,28 +132,33 @@ class Trainer:
     def _start(self) -> np.ndarray:
         """Return the matrix that the noise layer starts from, of shape (true, observed).
 
-        A network that was stopped early keeps its weights for the joint training. One that
-        was trained to the end has learned the wrong labels by heart: joint training then
-        starts from new weights.
+        The paper's start leaves the network as the baseline made it. After any other the joint
+        training starts over from new weights, since the baseline has learned wrong labels as
+        well; unless it needed more than half of its epochs, and would need them again.
         """
         init = self.plan.transition_init
-        if not isinstance(init, str):
-            if self.valid is not None and self.plan.learn_transition:
-                self._train("baseline")
-            return init
-        if init == "confusion":
+        if isinstance(init, str) and init == "confusion":
             self._train("baseline")
             log_proba = self._clean_log_proba().numpy()
             return confusion_start(log_proba, self.data.target, self.data.weight)
-        if not self._can_split():
+        if isinstance(init, str) and not self._can_split():
             return np.eye(self.data.n_classes)
         if self.valid is None:
-            log_proba = self._cross_fitted()
+            start = init if not isinstance(init, str) else self._estimate(self._cross_fitted())
         else:
-            self._train("baseline")
-            log_proba = self._clean_log_proba().numpy()
-        seen = log_proba, self.data.target, self.data.weight
-        if init == "cluster":
+            begun = len(self.net.history)
+            stopped = self._train("baseline")
+            best_epoch = len(self.net.history) - begun - stopped * self.plan.n_iter_no_change
+            start = init if not isinstance(init, str) else self._estimate(self._clean_log_proba())
+            if 2 * best_epoch > self.plan.max_epochs:
+                return start
+        self._start_over()
+        return start
+
+    def _estimate(self, log_proba: Tensor) -> np.ndarray:
+        """Return the matrix that predictions for unseen rows and observed labels speak for."""
+        seen = log_proba.numpy(), self.data.target, self.data.weight
+        if self.plan.transition_init == "cluster":
             return cluster_start(*seen, random_state=self.seed)
         mixture = mixture_start(*seen, random_state=self.seed)
         if self.valid is None:
@@ -180,20 +186,24 @@ class Trainer:
         losses[0] -= _CLEARLY_BETTER
         return starts[int(np.argmin(losses))]
 
-    def _cross_fitted(self) -> np.ndarray:
+    def _cross_fitted(self) -> Tensor:
         """Train a baseline on each half of the rows and return what it says of the other half.
 
         Each stops when the likelihood of the half that it does not see stops rising.
         """
-        self.memorises = True
+        self.crossed = True
         half = stratified_halves(self.data.target, self.seed)
-        log_proba = np.empty((len(self.data), self.data.n_classes))
+        log_proba = torch.empty(len(self.data), self.data.n_classes, dtype=self.data.dtype)
         for fold in (0, 1):
             others = self.data.dataset(np.flatnonzero(half == fold))
+            self._start_over()
             self._train("baseline", self.data.dataset(np.flatnonzero(half != fold)), others)
-            log_proba[half == fold] = self._clean_log_proba(others).numpy()
-            self.net.network.load_state_dict(self.fresh)
+            log_proba[torch.from_numpy(half == fold)] = self._clean_log_proba(others)
         return log_proba
+
+    def _start_over(self) -> None:
+        """Give the network the weights that it had before any training."""
+        self.net.network.load_state_dict(self.fresh, strict=False)
 
     def _clean_log_proba(self, dataset: ArrayDataset | None = None) -> Tensor:
         """Return what the network says of the rows of a data set, or of all rows."""
@@ -211,8 +221,8 @@ class Trainer:
         network = self.net.network
         if isinstance(network.noise, ClassTransition):
             transition = self.net.log_class_transition().exp()
-            if self.memorises:
-                network.load_state_dict(self.fresh, strict=False)
+            if self.crossed:
+                self._start_over()
             self.net.attach(FeatureTransition(transition, network.head.in_features))
 
     # Expectation maximisation
