@@ -18,6 +18,7 @@ from sknoisy._initialization import (
     hard_start,
     mixture_start,
 )
+from sknoisy._mixture import NoisyMixture
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
     corrupt_labels,
@@ -162,6 +163,16 @@ def test_confident_leaves_out_rows_below_the_mean_of_their_class():
     assert_allclose(confident_start(np.log(proba), target), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("best", range(4))
+def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
+    fits = [NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best)) for i in range(4)]
+    remaining = iter(fits)
+    monkeypatch.setattr(_initialization, "fit_noisy_mixture", lambda *a, **k: next(remaining))
+    log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
+    assert mixture_start(log_proba, observed, random_state=0) is fits[best].transition
+    assert list(remaining) == []
+
+
 # --- Weights ------------------------------------------------------------------------------------
 
 
@@ -191,6 +202,13 @@ def test_rows_of_little_weight_have_little_say(start):
     wrong = np.random.default_rng(0).permutation(observed)
     both = np.r_[certain, certain], np.r_[observed, wrong], np.repeat([1.0, 1e-6], 400)
     assert transition_matrix_error(transition, start(*both)) < 0.05
+
+
+def test_rows_of_little_weight_do_not_attract_clusters():
+    proba = np.repeat([[0.55, 0.45], [0.45, 0.55], [0.01, 0.99]], 50, axis=0)
+    observed, weight = np.repeat([0, 1, 1], 50), np.repeat([1.0, 1.0, 1e-9], 50)
+    found = cluster_start(np.log(proba), observed, weight, random_state=0)
+    assert_allclose(found, np.eye(2), atol=1e-6)
 
 
 # --- Poor data ----------------------------------------------------------------------------------
