@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
+from skorch.dataset import Dataset
 from tabulate import tabulate
 
+from sknoisy._batching import ArrayDataset
 from sknoisy._params import accepted_names, check_names
+
+
+class SeenRows(Dataset):
+    """The rows of a data set as the scoring callbacks of skorch ask for them."""
+
+    def __init__(self, rows: ArrayDataset) -> None:
+        self.rows = rows
+
+    @property
+    def X(self) -> Any:  # noqa: N802
+        """The data, copied when asked for."""
+        return self.rows.X
+
+    @property
+    def y(self) -> Any:
+        """The encoded observed labels."""
+        return self.rows.y
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[i]
 
 
 def check_callbacks(net: NeuralNet) -> None:
@@ -41,11 +67,23 @@ def check_callbacks(net: NeuralNet) -> None:
             check_names(f"callbacks__{name}", names, accepted_names(kind, skip=0))
 
 
-def copy_callbacks(callbacks: Any) -> Any:
+@contextmanager
+def copied_callbacks(net: NeuralNet) -> Iterator[None]:
+    """Let a net have copies of its callbacks inside the block."""
+    names = [name for name in vars(net) if name.startswith("callbacks__")]
+    given = {name: getattr(net, name) for name in ["callbacks", *names]}
+    vars(net).update({name: _copy(value) for name, value in given.items()})
+    try:
+        yield
+    finally:
+        vars(net).update(given)
+
+
+def _copy(callbacks: Any) -> Any:
     """Return a deep copy, or of what cannot be copied deeply, such as a writer, a shallow one."""
     if isinstance(callbacks, list | tuple):
         return [
-            (item[0], copy_callbacks(item[1])) if isinstance(item, tuple) else copy_callbacks(item)
+            (item[0], _copy(item[1])) if isinstance(item, tuple) else _copy(item)
             for item in callbacks
         ]
     with suppress(Exception):

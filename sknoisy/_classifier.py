@@ -422,6 +422,6 @@ def summary(
         "class_prior_": prior,
         "transition_matrix_": transition,
         "noise_rate_": float(prior @ (1.0 - np.diag(transition))),
-        "history_": net.history,
-        "n_iter_": len(net.history),
+        "history_": net.whole_history(),
+        "n_iter_": len(net.whole_history()),
     }

@@ -10,8 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +23,9 @@ from torch import Tensor, nn
 
 from sknoisy import _functional as F
 from sknoisy._batching import ArrayBatches, ArrayDataset
-from sknoisy._callbacks import StageLog, check_callbacks, copy_callbacks
+from sknoisy._callbacks import SeenRows, StageLog, check_callbacks, copied_callbacks
 from sknoisy._module import BestWeights, NoiseLayer, NoisyLabelNetwork
-from sknoisy._params import accepted_names
+from sknoisy._params import accepted_names, check_patterns
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
 from sknoisy._transition import ClassTransition
@@ -76,6 +75,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self.volume_penalty = volume_penalty
         self.transition_prior = transition_prior
         self._log = StageLog()
+        self._past: list[dict[str, Any]] = []
 
     optimizer_: torch.optim.Optimizer
     callbacks_: list[tuple[str, Callback]]
@@ -149,8 +149,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         ValueError
             If the loss is not finite.
         """
-        self._start_stage(resume and len(self.history) > 0 and self.history[-1, "stage"] == stage)
-        datasets = {"dataset_train": train, "dataset_valid": valid}
+        self._start_stage(stage, resume)
+        datasets = {
+            "dataset_train": SeenRows(train),
+            "dataset_valid": None if valid is None else SeenRows(valid),
+        }
         batches = self._training_batches(train, generator)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
         best = BestWeights(self.network, patience)
@@ -160,6 +163,9 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         for _ in range(max_epochs):
             progress.begin_epoch()
             self.notify("on_epoch_begin", **datasets)
+            self.history.record(
+                "epoch", len(self._past) + len(self.history)
+            )  # skorch counts those of the stage
             self.history.record("stage", stage)
             stop = before_epoch()
             self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
@@ -175,13 +181,23 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         best.restore()
         self.notify("on_train_end", X=train.data, y=train.target)
         progress.end_stage()
+        self._past, self.history_ = [], self.whole_history()
         return stop
 
-    def _start_stage(self, resume: bool) -> None:
+    def whole_history(self) -> History:
+        """All epochs, those of a stage that is not over included."""
+        return History([*self._past, *self.history])
+
+    def _start_stage(self, stage: str, resume: bool) -> None:
+        rows = self.whole_history()
+        resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
+        # Callbacks go on from the history: schedules, best scores. A stage shows its own only.
+        same = list(takewhile(lambda row: resume and row["stage"] == stage, rows[::-1]))
+        self._past, self.history_ = rows[: len(rows) - len(same)], History(same[::-1])
         self.initialized_ = False  # skorch would print that it initialises again
         self._initialize_virtual_params()
         self._initialize_callbacks()
-        if not (resume and self.trains):
+        if not resume:
             self._initialize_optimizer()
         self._validate_params()
         self.initialized_ = True
@@ -195,7 +211,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             params.setdefault("generator", generator)
         return self.iterator_train(train, **params)
 
-    def _notify_epoch_end(self, datasets: dict[str, ArrayDataset | None]) -> bool:
+    def _notify_epoch_end(self, datasets: dict[str, SeenRows | None]) -> bool:
         """Tell the callbacks; return True if one of skorch's stops the stage.
 
         skorch's `EarlyStopping` stops by raising KeyboardInterrupt, which is told apart here
@@ -229,20 +245,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def initialize_callbacks(self) -> NoiseAdaptationNet:
         """Begin with copies of the user's callbacks, so that no stage sees those of another."""
-        with self._copied_callbacks():
+        with copied_callbacks(self):
             check_callbacks(self)
             super().initialize_callbacks()
         return self
-
-    @contextmanager
-    def _copied_callbacks(self) -> Iterator[None]:
-        names = [name for name in vars(self) if name.startswith("callbacks__")]
-        given = {name: getattr(self, name) for name in ["callbacks", *names]}
-        self.__dict__.update({name: copy_callbacks(value) for name, value in given.items()})
-        try:
-            yield
-        finally:
-            self.__dict__.update(given)
 
     def check_data(self, X: Any, y: Any) -> None:
         """Do nothing: the classifier has validated the data."""
@@ -258,13 +264,9 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Check the patterns of parameter groups, and add the fused step where torch has one."""
         named_parameters = list(named_parameters)
         names = [name for name, _ in named_parameters]
-        for pattern, _ in self.get_params_for(prefix).get("param_groups", ()):
-            # The noise layer is not there in every stage.
-            if not any(fnmatchcase(name, pattern) for name in [*names, *_NOISE_PARAMETERS]):
-                raise ValueError(
-                    f"The pattern {pattern!r} in optimizer__param_groups matches no parameter; "
-                    f"there are {', '.join([*names, *_NOISE_PARAMETERS])}."
-                )
+        # The noise layer is not there in every stage.
+        groups = self.get_params_for(prefix).get("param_groups", ())
+        check_patterns((pattern for pattern, _ in groups), [*names, *_NOISE_PARAMETERS])
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         if "fused" in inspect.signature(self.optimizer).parameters and not (
             {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
@@ -280,13 +282,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Take a step and return the loss and the clean log-probabilities."""
-        step = super().train_step_single(batch, **fit_params)
-        return step | {"y_pred": step["y_pred"][0]}
+        return _clean(super().train_step_single(batch, **fit_params))
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Return the loss and the clean log-probabilities of held-out rows."""
-        step = super().validation_step(batch, **fit_params)
-        return step | {"y_pred": step["y_pred"][0]}
+        return _clean(super().validation_step(batch, **fit_params))
 
     def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
         """Return the clean log-probabilities."""
@@ -372,11 +372,21 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:
         return self.get_loss(self.infer(X), y, X=X)
 
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        """Return rows in the floating point type of the network."""
+        if isinstance(X, SeenRows):
+            return X.rows
+        if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
+            return super().get_dataset(X, y)
+        return ArrayDataset(X, y, dtype=self.dtype)
+
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Use large batches for inference, unless the user sets their size."""
         if training:
             return super().get_iterator(dataset, training)
-        params = {"batch_size": self._inference_rows(), **self.get_params_for("iterator_valid")}
+        width = self.network.head.out_features ** (1 if self.network.noise is None else 2)
+        n_rows = max(self.batch_size, min(4096, _INFERENCE_ELEMENTS // width))
+        params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
         return self.iterator_valid(dataset, **params)
@@ -402,12 +412,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         batches = (X["X"] if isinstance(X, dict) else X for X, _ in self.get_iterator(dataset))
         return torch.cat([self.network.clean_log_proba(self._to_device(X)).cpu() for X in batches])
 
-    def _inference_rows(self) -> int:
-        width = self.network.head.out_features
-        if self.network.noise is not None:
-            width **= 2
-        return max(self.batch_size, min(4096, _INFERENCE_ELEMENTS // width))
-
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
@@ -418,28 +422,29 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self.__dict__.update(kept)
 
     def _without_training(self) -> dict[str, Any]:
-        kept = {
-            name: value
-            for name, value in vars(self).items()
-            if name != "optimizer_" and not name.startswith("callbacks__")
-        }
+        left_out = ("optimizer_", "callbacks__")
+        kept = {name: v for name, v in vars(self).items() if not name.startswith(left_out)}
         return kept | {"module": None, "callbacks": None, "callbacks_": []}
 
     # What is kept in a file
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"module_", "history_", "virtual_params_", "_log"}
+        left_out = {"module_", "history_", "virtual_params_", "_log", "_past"}
         state = self._without_training()
         state = {name: value for name, value in state.items() if name not in left_out}
         if hasattr(self, "module_"):
             state["network"] = take_apart(self.network)
-        return state | {"columns": as_columns(self.history)}
+        return state | {"columns": as_columns(self.whole_history())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         parts, columns = state.pop("network", None), state.pop("columns")
         state["device"] = self._check_device(state["device"], get_map_location(state["device"]))
-        self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog())
+        self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = put_together(parts, self.device)
+
+
+def _clean(step: dict[str, Any]) -> dict[str, Any]:
+    return step | {"y_pred": step["y_pred"][0]}

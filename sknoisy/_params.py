@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable
+from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
@@ -107,3 +108,13 @@ def check_names(
     if unknown:
         listed = ", ".join(f"{part}__{name}" for name in sorted(known)) or "no parameters"
         raise ValueError(f"Unknown parameter(s) {', '.join(unknown)}: `{part}` takes {listed}.")
+
+
+def check_patterns(patterns: Iterable[str], names: Collection[str]) -> None:
+    """Refuse patterns of parameter groups that match none of the parameters of a network."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"The pattern {pattern!r} in optimizer__param_groups matches no parameter; "
+                f"there are {', '.join(names)}."
+            )
