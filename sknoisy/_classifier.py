@@ -351,7 +351,9 @@ class NoisyLabelClassifier(
           `n_iter_no_change` times so many rows, the noise layer starts from them, as with
           ``transition_init="auto"``, and both learn together from then on.
 
-        `max_epochs`, `early_stopping` and `warm_start` make no difference.
+        The optimiser goes on from call to call, until `lr` is set to another value. For
+        skorch's callbacks each call is a stage of one epoch. `max_epochs`, `early_stopping`
+        and `warm_start` make no difference.
 
         Parameters
         ----------
@@ -378,8 +380,8 @@ class NoisyLabelClassifier(
         plan = make_plan(self, data, labels)
         stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))
         with torch_seeded(draw_seed(stream.random_state), self.device):
-            net = self.net_ if resume and self.net_.trains else None
-            net = net or build_net(self, data, labels, resume=resume)
+            goes_on = resume and self.net_.trains and self.net_.lr == self.lr
+            net = self.net_ if goes_on else build_net(self, data, labels, resume=resume)
             data = replace(data, dtype=net.dtype)
             state = self._fitted_state(net, data, labels)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))

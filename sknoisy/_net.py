@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from itertools import takewhile
 from typing import Any, cast
 
 import numpy as np
@@ -192,13 +191,14 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         rows = self.whole_history()
         resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
         # Callbacks go on from the history: schedules, best scores. A stage shows its own only.
-        same = list(takewhile(lambda row: resume and row["stage"] == stage, rows[::-1]))
-        self._past, self.history_ = rows[: len(rows) - len(same)], History(same[::-1])
+        self._past, self.history_ = list(rows), History()
         self.initialized_ = False  # skorch would print that it initialises again
         self._initialize_virtual_params()
         self._initialize_callbacks()
         if not resume:
             self._initialize_optimizer()
+        for group in self.optimizer_.param_groups:  # a schedule may have changed it
+            group["lr"] = group.setdefault("initial_lr", group["lr"])
         self._validate_params()
         self.initialized_ = True
 

@@ -1,0 +1,266 @@
+"""Learning from a stream with partial_fit."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
+from sklearn.datasets import make_classification
+from skorch.callbacks import EpochScoring, LRScheduler
+
+from sknoisy import NoisyLabelClassifier
+from sknoisy.metrics import transition_matrix_error
+from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
+
+UNIFORM = uniform_transition(5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    X, y = make_classification(
+        13_000, 20, n_informative=10, n_redundant=0, n_classes=5, n_clusters_per_class=1,
+        class_sep=1.5, random_state=1,
+    )  # fmt: skip
+    return X.astype("float32"), y
+
+
+def learn(classifier, X, y, chunk=500):
+    for start in range(0, X.shape[0], chunk):
+        rows = slice(start, start + chunk)
+        classifier.partial_fit(X[rows], y[rows], classes=np.unique(y))
+    return classifier
+
+
+def few(stream, n=600):
+    return stream[0][:n], stream[1][:n]
+
+
+# --- What is learned ----------------------------------------------------------------------------
+
+
+def test_a_known_matrix_is_used_from_the_first_call_on(stream):
+    X, y = stream
+    T = pair_transition(5, 0.4)
+    y_observed = corrupt_labels(y, T, random_state=0)
+    known = NoisyLabelClassifier(transition_init=T, random_state=0)
+    plain = NoisyLabelClassifier(noise_model=None, random_state=0)
+    for classifier in (known, plain):
+        learn(classifier, X[:10_000], y_observed[:10_000])
+    assert known.score(X[10_000:], y[10_000:]) > plain.score(X[10_000:], y[10_000:]) + 0.15
+    assert set(known.history_[:, "stage"]) == {"s"}
+    assert_allclose(known.initial_transition_matrix_, T, atol=1e-4)
+    assert transition_matrix_error(known.transition_matrix_, T) < 0.03
+    assert_array_equal(plain.transition_matrix_, np.eye(5))
+
+
+@pytest.mark.parametrize("noise_model", ["s", "c"])
+def test_the_noise_layer_starts_when_the_baseline_has_settled(noise_model, stream):
+    X, y = stream
+    y_observed = corrupt_labels(y, UNIFORM, random_state=0)
+    classifier = NoisyLabelClassifier(
+        noise_model=noise_model, random_state=0, lr=5e-3, n_iter_no_change=2
+    )
+    learn(classifier, X, y_observed)
+    stages = classifier.history_[:, "stage"]
+    assert set(stages) == {"baseline", noise_model}
+    assert stages == sorted(stages)  # once it has started it stays
+    assert transition_matrix_error(classifier.transition_matrix_, UNIFORM) < 0.12
+    assert classifier.noise_rate_ == pytest.approx(0.5, abs=0.1)
+    assert classifier.score(X, y) > 0.9
+
+
+def test_after_fit_both_go_on_together(stream):
+    X, y = stream
+    y_observed = corrupt_labels(y, UNIFORM, random_state=0)
+    classifier = NoisyLabelClassifier(random_state=0).fit(X[:2000], y_observed[:2000])
+    before = classifier.score(X[10_000:], y[10_000:])
+    n_iter = classifier.n_iter_
+    for start in range(2000, 10_000, 1000):
+        rows = slice(start, start + 1000)
+        classifier.partial_fit(X[rows], y_observed[rows])
+    assert classifier.score(X[10_000:], y[10_000:]) > before
+    assert classifier.n_iter_ == n_iter + 8
+    assert set(classifier.history_[n_iter:, "stage"]) == {"s"}
+
+
+@pytest.mark.parametrize("init", ["auto", "cluster", "confusion"])
+def test_every_start_can_be_asked_for(init, stream):
+    X, y = stream
+    classifier = NoisyLabelClassifier(
+        transition_init=init, random_state=0, n_iter_no_change=1, lr=1e-2
+    )
+    learn(classifier, X, y)
+    assert classifier.history_[-1, "stage"] == "s"
+    assert transition_matrix_error(classifier.transition_matrix_, np.eye(5)) < 0.3
+
+
+# --- What a call does ---------------------------------------------------------------------------
+
+
+def test_a_call_is_one_pass_over_its_rows(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier(batch_size=100, random_state=0)
+    learn(classifier, X, y, chunk=200)
+    assert classifier.n_iter_ == 3
+    assert classifier.history_[:, "train_batch_count"] == [2, 2, 2]
+    assert classifier.history_[:, "epoch"] == [1, 2, 3]
+
+
+def test_the_optimiser_goes_on_from_call_to_call(stream):
+    """Two calls are two epochs of one optimiser, not twice the first step."""
+    X, y = few(stream, 200)
+    params = {"noise_model": None, "batch_size": 200, "random_state": 0}
+    fitted = NoisyLabelClassifier(max_epochs=2, early_stopping=False, **params).fit(X, y)
+    streamed = NoisyLabelClassifier(**params)
+    streamed.partial_fit(X, y, classes=range(5)).partial_fit(X, y)
+    steps = {int(s["step"]) for s in streamed.net_.optimizer_.state.values()}
+    assert steps == {2}
+    losses = [c.history_[:, "train_loss"] for c in (fitted, streamed)]
+    assert losses[1][1] < losses[1][0]
+    assert len(losses[0]) == len(losses[1]) == 2
+
+
+def test_another_learning_rate_counts_from_the_next_call_on(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier(random_state=0).partial_fit(X, y, classes=range(5))
+    before = classifier.predict_proba(X)
+    classifier.set_params(lr=1e-12).partial_fit(X, y)
+    assert_allclose(classifier.predict_proba(X), before, atol=1e-6)
+    assert classifier.n_iter_ == 2
+
+
+def test_the_result_depends_on_the_seed_only(stream):
+    X, y = few(stream)
+    first = learn(NoisyLabelClassifier(random_state=0, dropout=0.2), X, y, 200)
+    again = learn(NoisyLabelClassifier(random_state=0, dropout=0.2), X, y, 200)
+    other = learn(NoisyLabelClassifier(random_state=1, dropout=0.2), X, y, 200)
+    assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+    assert not np.array_equal(first.predict_proba(X), other.predict_proba(X))
+
+
+def test_classes_may_come_late_or_never(stream):
+    X, y = few(stream)
+    names = np.array(["ant", "bee", "cow", "dog", "elk", "fox"])
+    order = np.argsort(y, kind="stable")
+    classifier = NoisyLabelClassifier(random_state=0)
+    for rows in np.array_split(order, 10):
+        classifier.partial_fit(X[rows], names[y[rows]], classes=names)
+    assert_array_equal(classifier.classes_, names)
+    assert classifier.predict_proba(X).shape == (len(X), 6)
+
+
+def test_a_single_row_is_a_chunk(stream):
+    X, y = few(stream, 30)
+    classifier = learn(NoisyLabelClassifier(transition_init=np.eye(5), random_state=0), X, y, 1)
+    assert classifier.n_iter_ == 30
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_the_mean_clean_probability_is_of_all_rows(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier(random_state=0, lr=1e-9)
+    classifier.partial_fit(X[:100], y[:100], classes=range(5)).partial_fit(X[100:], y[100:])
+    assert_allclose(classifier.class_prior_, classifier.predict_proba(X).mean(axis=0), atol=1e-5)
+
+
+def test_rows_without_weight_are_not_seen(stream):
+    X, y = few(stream)
+    weight = (np.arange(len(X)) < 300).astype(float)
+    weighted = NoisyLabelClassifier(random_state=0)
+    weighted.partial_fit(X, y, classes=range(5), sample_weight=weight)
+    expected = NoisyLabelClassifier(random_state=0).partial_fit(X[:300], y[:300], range(5))
+    assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), atol=1e-6)
+
+
+def test_sparse_chunks_give_the_dense_result(stream):
+    X, y = few(stream)
+    dense = learn(NoisyLabelClassifier(random_state=0), X, y, 200)
+    csr = learn(NoisyLabelClassifier(random_state=0), sparse.csr_array(X), y, 200)
+    assert_allclose(csr.predict_proba(X), dense.predict_proba(X), atol=1e-6)
+
+
+def test_chunks_of_another_precision_are_taken(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier(random_state=0)
+    classifier.partial_fit(X, y, classes=range(5)).partial_fit(X.astype("float64"), y)
+    assert str(classifier.net_.dtype) == "torch.float32"
+
+
+def test_a_stream_goes_on_from_a_file(stream):
+    X, y = few(stream)
+    classifier = learn(NoisyLabelClassifier(random_state=0), X, y, 200)
+    loaded = pickle.loads(pickle.dumps(classifier))
+    assert_array_equal(loaded.predict_proba(X), classifier.predict_proba(X))
+    loaded.partial_fit(X, y)
+    assert loaded.n_iter_ == 4
+
+
+def test_fit_begins_anew_after_a_stream(stream):
+    X, y = few(stream)
+    classifier = learn(NoisyLabelClassifier(random_state=0, max_epochs=2), X, y, 200)
+    expected = clone(classifier).fit(X, y).predict_proba(X)
+    assert_array_equal(classifier.fit(X[:, :], y).predict_proba(X), expected)
+
+
+def test_callbacks_of_both_kinds_hear_of_every_call(stream):
+    X, y = few(stream)
+    callbacks = [
+        EpochScoring("accuracy", on_train=True, name="acc", lower_is_better=False),
+        LRScheduler("StepLR", step_size=1, gamma=0.5, event_name="event_lr"),
+    ]
+    monitor = ScoringMonitor(scoring="accuracy")
+    classifier = NoisyLabelClassifier(random_state=0, callbacks=callbacks).set_callbacks(monitor)
+    learn(classifier, X, y, 200)
+    assert_allclose(classifier.history_[:, "event_lr"], [1e-3, 1e-3, 1e-3])
+    assert len(classifier.history_[:, "acc"]) == 3
+    assert len(monitor.get_logs(select="all")) == 3
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def test_the_first_call_needs_the_classes(stream):
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        NoisyLabelClassifier().partial_fit(*few(stream))
+
+
+def test_new_classes_are_refused_later(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier().partial_fit(X, y, classes=range(5))
+    with pytest.raises(ValueError, match=r"`classes` must be the same in every call.*\[0, 1, 2"):
+        classifier.partial_fit(X, y, classes=range(6))
+    with pytest.raises(ValueError, match=r"`y` must hold labels seen in fit, .*got \[5"):
+        classifier.partial_fit(X, y + 1)
+    assert classifier.n_iter_ == 1
+
+
+def test_labels_outside_the_classes_are_refused_and_nothing_is_kept(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier()
+    with pytest.raises(ValueError, match=r"got \[4\]"):
+        classifier.partial_fit(X, y, classes=range(4))
+    with pytest.raises(ValueError, match="classes must be passed"):
+        classifier.partial_fit(X, y)
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        classifier.partial_fit(X, np.zeros(len(X), int), classes=[0])
+
+
+def test_other_columns_are_refused_later(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier().partial_fit(X, y, classes=range(5))
+    with pytest.raises(
+        ValueError, match="X has 19 features, but NoisyLabelClassifier is expecting"
+    ):
+        classifier.partial_fit(X[:, 1:], y)
+
+
+def test_what_needs_all_rows_at_once_is_refused(stream):
+    X, y = few(stream)
+    assert not hasattr(NoisyLabelClassifier(method="em"), "partial_fit")
+    with pytest.raises(AttributeError, match="partial_fit"):
+        NoisyLabelClassifier(method="em").partial_fit(X, y, classes=range(5))
+    with pytest.raises(ValueError, match="class_weight='balanced' needs all labels"):
+        NoisyLabelClassifier(class_weight="balanced").partial_fit(X, y, classes=range(5))
