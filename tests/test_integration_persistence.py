@@ -173,6 +173,30 @@ def test_another_version_says_so(digits, monkeypatch):
         skops.io.loads(file, trusted=SKOPS_TRUSTED_TYPES)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+def test_a_classifier_from_a_gpu_is_loaded_on_a_cpu(digits):
+    X, y = digits
+    fitted = quick().fit(X, y)
+    expected = fitted.predict_proba(X)
+    fitted.net_.device = "cuda"  # as it would be in the file
+    data = pickle.dumps(fitted)
+    with pytest.warns(UserWarning, match="no CUDA devices are available"):
+        loaded = pickle.loads(data)
+    assert loaded.net_.device == "cpu"
+    assert_array_equal(loaded.predict_proba(X), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_weights_in_a_file_are_of_no_device(digits):
+    X, y = digits
+    fitted = quick(device="cuda").fit(X, y)
+    parts = fitted.net_.__getstate__()["network"]
+    on_cpu = _persistence.put_together(parts, "cpu")
+    assert all(tensor.device.type == "cpu" for tensor in on_cpu.state_dict().values())
+    loaded = pickle.loads(pickle.dumps(fitted))
+    assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
 def test_an_unfitted_classifier_goes_through_a_file():
     loaded = pickle.loads(pickle.dumps(quick(module=SharedAndRecurrent, optimizer__eps=1e-3)))
     assert loaded.get_params()["optimizer__eps"] == 1e-3
