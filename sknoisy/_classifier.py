@@ -72,7 +72,7 @@ class NoisyLabelClassifier(
           both in the order of `classes_`.
 
         With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
-        or "cluster", and labels are taken at their word: the start is the identity.
+        or "cluster", and labels are taken at their word: the matrix stays the identity.
     learn_transition : bool, default=True
         False keeps the matrix given as `transition_init` fixed and only trains the network
         through it (forward correction).
@@ -82,7 +82,8 @@ class NoisyLabelClassifier(
         drifting to the identity while the network learns wrong labels by heart. 0 is the
         published method.
     volume_penalty : float, default=0.0
-        Weight of ``log |det T|`` in the loss, which prefers the least blurred matrix.
+        Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
+        volume: more noise in the matrix, and sharper clean probabilities.
     max_epochs : int or "auto", default="auto"
         Most epochs of one stage. "auto" is 40, and 150 up to 256 rows, where an epoch is a
         single step.
@@ -106,9 +107,9 @@ class NoisyLabelClassifier(
         Whether fit goes on from the network and the noise layer of the last fit.
     verbose : int, default=0
         1 prints a table of the epochs.
-    max_em_iter : int, default=40
+    max_em_iter : int, default=60
         Most iterations of EM, each with one epoch of the network.
-    tol : float, default=1e-3
+    tol : float, default=2e-3
         EM stops when the mean log-likelihood of the observed labels changes by less.
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows, to stop a stage when the likelihood of their observed labels
@@ -167,12 +168,15 @@ class NoisyLabelClassifier(
 
     and the c-model lets the first factor depend on x too [1]_. The stages are: a baseline on the
     observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
-    training of the c-model from there. A baseline that was stopped early keeps its weights for
-    the joint training; without early stopping it has learned wrong labels by heart, and joint
-    training starts over from new weights.
+    training of the c-model from there. The baseline serves to find the start; the joint training
+    then starts over from new weights, as the baseline has learned wrong labels too. It keeps
+    those of the baseline for "confusion", as the paper does, and when the best epoch of the
+    baseline came in the second half of `max_epochs`, so that new weights would need more.
+    Without early stopping the baseline is trained on each half of the rows and predicts the
+    other half.
 
-    A row of weight 2 is the same as the row twice, to the last digits while all rows fit into
-    one batch, and in expectation otherwise.
+    A row of weight 2 is the same as the row twice: to the last digits below 64 rows, and in
+    expectation otherwise, where batches, halves and held-out rows are drawn.
 
     References
     ----------
@@ -248,8 +252,8 @@ class NoisyLabelClassifier(
         callbacks: Sequence[Any] | None = None,
         warm_start: bool = False,
         verbose: int = 0,
-        max_em_iter: int = 40,
-        tol: float = 1e-3,
+        max_em_iter: int = 60,
+        tol: float = 2e-3,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 4,
@@ -400,6 +404,11 @@ class NoisyLabelClassifier(
         weight = compute_class_weight(
             self.class_weight, classes=classes, y=classes[data.target], sample_weight=data.weight
         )
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+            raise ValueError(
+                "`class_weight` must hold finite weights that are not negative and not all zero; "
+                f"got {self.class_weight!r}."
+            )
         log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
         return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}
 

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -152,6 +153,11 @@ def build_network(
                 f"{_with_prefix(module_params)}. The default network is set by "
                 "`hidden_layer_sizes` and `dropout`."
             )
+        if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
+            raise ValueError(
+                "`hidden_layer_sizes` must hold integers of at least 1; got "
+                f"{hidden_layer_sizes!r}."
+            )
         hidden: nn.Module = MLP(sample[0].numel(), hidden_layer_sizes, dropout)
     elif isinstance(module, nn.Module):
         if module_params:
@@ -204,6 +210,7 @@ def _width(hidden: nn.Module, sample: Tensor) -> int:
     expected += f"shape ({len(sample)}, n_hidden)"
     if not isinstance(output, Tensor):
         raise ValueError(f"{expected}; it returned {type(output).__name__}.")
-    if output.ndim != 2 or len(output) != len(sample) or not output.is_floating_point():
+    two_dimensional = output.ndim == 2 and len(output) == len(sample) and output.shape[1] >= 1
+    if not (two_dimensional and output.is_floating_point()):
         raise ValueError(f"{expected}; it returned {output.dtype} of {tuple(output.shape)}.")
     return output.shape[1]

@@ -307,17 +307,17 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             log_likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
         else:
             log_likelihood = F.noisy_log_likelihood(clean_log_proba, log_transition, target)
-        if "sample_weight" in extras:
-            log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
-        loss = -log_likelihood.mean()
         noise = self.network.noise
         if training and noise is not None:
             if self.volume_penalty:
-                loss = loss + self.volume_penalty * F.log_volume(log_transition).mean()
+                volume = F.log_volume(log_transition)
+                log_likelihood = log_likelihood - self.volume_penalty * volume
             if self.transition_prior:
                 log_prior = F.transition_log_prior(log_transition, noise.start)
-                loss = loss - self.transition_prior * log_prior.mean()
-        return loss
+                log_likelihood = log_likelihood + self.transition_prior * log_prior
+        if "sample_weight" in extras:
+            log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
+        return -log_likelihood.mean()
 
     def run_single_epoch(
         self,

@@ -63,7 +63,7 @@ class PredictionMixin:
         ndarray of shape (n_samples, n_classes)
         """
         dataset = self._dataset(X)
-        log_proba = self.net_.clean_log_proba(dataset).double()
+        log_proba = _without_nan(self.net_.clean_log_proba(dataset).double())
         return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight)).numpy()
 
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
@@ -135,4 +135,14 @@ class PredictionMixin:
                 transition = (
                     torch.eye(len(self.classes_), dtype=torch.float64).clamp_min(1e-300).log()
                 )
-            yield F.clean_log_proba(clean.double()), F.class_log_transition(transition.double())
+            clean = _without_nan(F.clean_log_proba(clean.double()))
+            yield clean, F.class_log_transition(transition.double())
+
+
+def _without_nan(log_proba: Tensor) -> Tensor:
+    if log_proba.isnan().any():
+        raise ValueError(
+            "The network says NaN of some rows of X: their values are too large for it. Scale X "
+            "as in fit."
+        )
+    return log_proba

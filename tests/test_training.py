@@ -265,7 +265,7 @@ class Rows(Callback):
     seen = []
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        self.seen.append((dataset_train.rows, dataset_valid.rows))
+        self.seen.append((dataset_train.rows.rows, dataset_valid.rows.rows))
 
 
 def test_em_does_not_see_the_rows_that_are_held_out(monkeypatch):

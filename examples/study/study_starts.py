@@ -11,9 +11,10 @@ Every finished run is a row of the CSV file; a script that was stopped goes on w
     python examples/study/study_starts.py --settings mnist60 --data FOLDER
     python examples/study/study_starts.py --summary
 
-The method "cleanlab" is cleanlab's ``CleanLearning`` around the same plain network (``pip install
-cleanlab``). ``FOLDER`` holds ``mnist.npz``, ``usps.npz`` and ``letter.npz`` (arrays x_train, y_train, x_test,
-y_test) and ``cifar100n_features.npz``. Without it, MNIST, USPS and Letter come from OpenML
+The method "cleanlab" is cleanlab's ``CleanLearning`` around the same plain network (``pip
+install cleanlab``). ``FOLDER`` holds ``mnist.npz``, ``usps.npz`` and ``letter.npz`` (arrays
+x_train, y_train, x_test, y_test) and
+``cifar100n_features.npz``. Without it, MNIST, USPS and Letter come from OpenML
 (``fetch_openml``); CIFAR-100N has its page at noisylabels.com.
 """
 

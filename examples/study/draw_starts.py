@@ -1,0 +1,75 @@
+"""
+Draw the table of ``study_starts.py``
+=====================================
+
+One row for each data set and noise, one mark for each way to train: the plain network, the
+published start, the default, and the true matrix, which nobody knows. Bars are the spread over
+the seeds::
+
+    python examples/study/draw_starts.py          # reads starts.csv, writes starts.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from study_starts import RESULTS, SETTINGS, finished
+
+SHOWN = {
+    "plain": ("plain network", "0.6", "o"),
+    "cleanlab": ("cleanlab", "tab:orange", "v"),
+    "s-confusion": ("s-model, published start", "tab:red", "s"),
+    "s": ("s-model, default", "tab:blue", "D"),
+    "c": ("c-model, default", "tab:cyan", "P"),
+    "em": ("EM, default", "tab:green", "X"),
+    "known": ("true matrix", "k", "|"),
+}
+
+
+def main() -> None:
+    """Draw the figure."""
+    parser = argparse.ArgumentParser(description="Draw the results of study_starts.py")
+    parser.add_argument("--input", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS.with_suffix(".png"))
+    args = parser.parse_args()
+    rows = finished(args.input)
+    present = {(row["setting"], row["noise"]) for row in rows}
+    lines = [(s, n) for s, (_, noises, _) in SETTINGS.items() for n in noises if (s, n) in present]
+    figure, axes = plt.subplots(figsize=(8.5, 1 + 0.3 * len(lines)), layout="constrained")
+    for method, (label, color, marker) in SHOWN.items():
+        values = {
+            line: [
+                float(row["accuracy"])
+                for row in rows
+                if (row["setting"], row["noise"], row["method"]) == (*line, method)
+            ]
+            for line in lines
+        }
+        at = [i for i, line in enumerate(lines) if values[line]]
+        axes.errorbar(
+            [np.mean(values[lines[i]]) for i in at],
+            at,
+            xerr=[np.std(values[lines[i]]) for i in at],
+            fmt=marker,
+            color=color,
+            label=label,
+            markersize=11 if marker == "|" else 6,
+            alpha=0.85,
+            linestyle="none",
+        )
+    axes.set_yticks(range(len(lines)), [f"{setting}, {noise}" for setting, noise in lines])
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy on clean test labels")
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(args.output, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
