@@ -18,6 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochScoring
+from skorch.exceptions import DeviceWarning
 from torch import nn
 
 from sknoisy import SKOPS_TRUSTED_TYPES, NoisyLabelClassifier, _persistence
@@ -180,7 +181,7 @@ def test_a_classifier_from_a_gpu_is_loaded_on_a_cpu(digits):
     expected = fitted.predict_proba(X)
     fitted.net_.device = "cuda"  # as it would be in the file
     data = pickle.dumps(fitted)
-    with pytest.warns(UserWarning, match="no CUDA devices are available"):
+    with pytest.warns(DeviceWarning, match="no CUDA devices are available"):
         loaded = pickle.loads(data)
     assert loaded.net_.device == "cpu"
     assert_array_equal(loaded.predict_proba(X), expected)
