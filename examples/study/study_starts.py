@@ -140,16 +140,17 @@ SETTINGS: dict[str, tuple[Callable[..., Data], list[str], dict[str, Any]]] = {
     "cifar100n": (_cifar100n, ["human"], {"hidden_layer_sizes": (512,)}),
 }
 
+PUBLISHED = {"transition_init": "confusion", "transition_prior": 0.0}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"noise_model": None},
     "s": {},
-    "s-confusion": {"transition_init": "confusion"},
+    "s-confusion": PUBLISHED,
     "s-cluster": {"transition_init": "cluster"},
     "known": {"learn_transition": False},
     "c": {"noise_model": "c"},
-    "c-confusion": {"noise_model": "c", "transition_init": "confusion"},
+    "c-confusion": {"noise_model": "c", **PUBLISHED},
     "em": {"method": "em"},
-    "em-confusion": {"method": "em", "transition_init": "confusion"},
+    "em-confusion": {"method": "em", **PUBLISHED},
     "cleanlab": {"noise_model": None},
 }
 
