@@ -439,7 +439,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         parts, columns = state.pop("network", None), state.pop("columns")
-        state["device"] = self._check_device(state["device"], get_map_location(state["device"]))
+        state["device"] = str(get_map_location(state["device"]))  # warns if it is not there
         self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
         self._initialize_virtual_params()
         if parts is not None:
