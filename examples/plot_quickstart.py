@@ -16,8 +16,6 @@ brings::
 # ``pair_transition(10, 0.4)`` is the matrix of the noise: row i is the distribution of the
 # observed label when the true digit is i. The test labels stay clean.
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -85,9 +83,5 @@ for axes, matrix, title in ((learned, found, "noise found"), (truth, true_matrix
     )
 figure.colorbar(image, ax=[learned, truth], label="probability")
 
-if __name__ == "__main__" and plt.get_backend().lower() == "agg":
-    target = Path.cwd() / "quickstart.png"
-    figure.savefig(target, dpi=120)
-    print(f"figure saved as {target.name}")
-else:
-    plt.show()
+figure.savefig("quickstart.png", dpi=120)
+print("figure saved as quickstart.png")
