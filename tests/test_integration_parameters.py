@@ -97,10 +97,10 @@ def test_a_grid_tries_parameters_of_parts(data):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"widht": 3}, "widht.*module__, optimizer__, iterator_train__"),
+        ({"breadth": 3}, "breadth.*module__, optimizer__, iterator_train__"),
         ({"modul__width": 3}, "modul__width.*module__, optimizer__"),
         ({"criterion__weight": None}, "criterion__weight.*callbacks__"),
-        ({"module__widht": 3}, r"(?s)module__widht.*It takes: module__width, module__activation"),
+        ({"module__breadth": 3}, r"(?s)module__breadth.*It takes: module__width, module__activation"),
         ({"optimizer__decay": 0.1}, "optimizer__decay: `optimizer` takes .*optimizer__betas"),
         ({"iterator_train__size": 3}, "iterator_train__size.* takes iterator_train__batch_size"),
         ({"iterator_valid__size": 3}, "iterator_valid__size.* takes iterator_valid__batch_size"),
@@ -123,8 +123,8 @@ def test_an_unknown_name_is_refused_in_fit_and_the_known_ones_are_named(params, 
 
 
 def test_an_unknown_name_without_a_part_is_refused_by_set_params():
-    with pytest.raises(ValueError, match="Invalid parameter 'widht'"):
-        quick().set_params(widht=3)
+    with pytest.raises(ValueError, match="Invalid parameter 'breadth'"):
+        quick().set_params(breadth=3)
 
 
 def test_setting_a_parameter_of_a_named_callback_counts(data):
