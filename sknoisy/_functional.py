@@ -212,9 +212,7 @@ def soft_counts(
     return counts.index_add_(0, target, proba).T
 
 
-def expected_transition(
-    counts: Tensor, *, pseudo_count: float = 0.0, smallest: float = SMALLEST_PROBABILITY
-) -> Tensor:
+def expected_transition(counts: Tensor, *, smallest: float = SMALLEST_PROBABILITY) -> Tensor:
     """Transition matrix from soft counts, ``theta_ij = sum_t c_ti 1{z_t=j} / sum_t c_ti``.
 
     The closed form of the M-step when the counts come from posteriors, and the paper's start
@@ -224,8 +222,6 @@ def expected_transition(
     ----------
     counts : Tensor of shape (true, observed)
         From `soft_counts`.
-    pseudo_count : float, default=0.0
-        Rows' worth of evidence for "the label is right" that is added to the diagonal.
     smallest : float, default=1e-8
         Entries are raised to at least this probability and the rows normalised again.
 
@@ -236,7 +232,6 @@ def expected_transition(
         the identity.
     """
     identity = torch.eye(*counts.shape, dtype=counts.dtype, device=counts.device)
-    counts = counts + pseudo_count * identity
     mass = counts.sum(dim=1, keepdim=True)
     empty = mass <= torch.finfo(counts.dtype).tiny
     transition = torch.where(empty, identity, counts / torch.where(empty, 1.0, mass))

@@ -137,6 +137,8 @@ class Trainer:
         well; unless it needed more than half of its epochs, and would need them again.
         """
         init = self.plan.transition_init
+        if not isinstance(init, str) and not self.plan.learn_transition:
+            return init
         if isinstance(init, str) and init == "confusion":
             self._train("baseline")
             log_proba = self._clean_log_proba().numpy()

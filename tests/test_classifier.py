@@ -682,3 +682,11 @@ def test_posterior_of_the_true_label_finds_the_wrong_labels():
     assert np.mean(posterior.argmax(axis=1) == y) > np.mean(observed == y) + 0.2
     trust = posterior[np.arange(len(y)), observed]
     assert trust[observed == y].mean() > trust[observed != y].mean() + 0.5
+
+
+def test_a_known_matrix_needs_no_baseline_when_rows_are_held_out():
+    X, y = blobs()
+    known = uniform_transition(3, 0.2)
+    params = {"transition_init": known, "learn_transition": False, "early_stopping": True}
+    estimator = classifier(max_epochs=3, **params).fit(X, y)
+    assert set(estimator.history_[:, "stage"]) == {"s"}

@@ -425,12 +425,6 @@ def test_m_step_maximises_the_expected_likelihood(seed, k, n):
         assert expected_log_likelihood(other) <= expected_log_likelihood(best) + 1e-6
 
 
-def test_pseudo_counts_draw_the_matrix_to_the_identity():
-    counts = torch.tensor([[1.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
-    expected = torch.tensor([[0.4, 0.6], [0.0, 1.0]], dtype=torch.float64)
-    assert_close(F.expected_transition(counts, pseudo_count=1.0, smallest=0.0), expected)
-
-
 def test_a_true_class_that_was_never_seen_keeps_its_label():
     transition = F.expected_transition(torch.zeros(3, 3, dtype=torch.float64))
     assert_close(transition, torch.eye(3, dtype=torch.float64), atol=1e-7, rtol=0)
