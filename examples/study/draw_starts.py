@@ -19,7 +19,8 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from study_starts import RESULTS, SETTINGS, finished
+from data_sets import finished
+from study_starts import RESULTS, SETTINGS
 
 SHOWN = {
     "plain": ("plain network", "0.6", "o"),

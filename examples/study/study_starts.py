@@ -21,27 +21,30 @@ x_train, y_train, x_test, y_test) and
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import fetch_openml, load_breast_cancer, load_digits
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
+from data_sets import (
+    Data,
+    append,
+    breast_cancer,
+    cifar100n,
+    digits,
+    finished,
+    letter,
+    mnist,
+    observe,
+    standardised,
+    subset,
+    usps,
+)
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy.metrics import transition_matrix_error
-from sknoisy.noise import (
-    corrupt_labels,
-    pair_transition,
-    permutation_transition,
-    random_transition,
-    uniform_transition,
-)
 
 RESULTS = Path(__file__).with_name("starts.csv")
 FIELDS = [
@@ -49,95 +52,23 @@ FIELDS = [
     "noise_rate", "epochs", "seconds",
 ]  # fmt: skip
 
-#: The permutation of the digits that the paper flips to.
-PAPER_CYCLE = [7, 9, 0, 4, 2, 1, 3, 5, 6, 8]
 PAPER_NET = {"hidden_layer_sizes": (500, 300), "dropout": 0.5, "batch_size": 256, "max_epochs": 40}
-
-
-class Data(NamedTuple):
-    """Training and test rows with clean labels, and observed labels where they are real."""
-
-    X: np.ndarray
-    y: np.ndarray
-    X_test: np.ndarray
-    y_test: np.ndarray
-    y_observed: np.ndarray | None = None
-
-
-def _digits(folder: Path | None, seed: int) -> Data:
-    X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.3, stratify=y, random_state=seed)
-    return Data(X, y, X_test, y_test)
-
-
-def _breast_cancer(folder: Path | None, seed: int) -> Data:
-    X, y = load_breast_cancer(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
-    scaler = StandardScaler().fit(X)
-    return Data(scaler.transform(X), y, scaler.transform(X_test), y_test)
-
-
-def _stored(name: str, openml: dict[str, Any], scale: float, n_train: int) -> Callable[..., Data]:
-    def load(folder: Path | None, seed: int) -> Data:
-        if folder is None:
-            X, y = fetch_openml(**openml, return_X_y=True, as_frame=False)
-            y = np.unique(y, return_inverse=True)[1]
-            X, X_test, y, y_test = X[:n_train], X[n_train:], y[:n_train], y[n_train:]
-        else:
-            stored = np.load(folder / f"{name}.npz")
-            X, y, X_test, y_test = (stored[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-        flat = [np.asarray(a, dtype=np.float32).reshape(len(a), -1) / scale for a in (X, X_test)]
-        return Data(flat[0], y.astype(int), flat[1], y_test.astype(int))
-
-    return load
-
-
-def _subset(load: Callable[..., Data], n: int) -> Callable[..., Data]:
-    def loaded(folder: Path | None, seed: int) -> Data:
-        data = load(folder, seed)
-        rows = np.arange(len(data.X))
-        rows, _ = train_test_split(rows, train_size=n, stratify=data.y, random_state=seed)
-        return data._replace(X=data.X[rows], y=data.y[rows])
-
-    return loaded
-
-
-def _cifar100n(folder: Path | None, seed: int) -> Data:
-    if folder is None:
-        raise SystemExit("cifar100n needs --data with cifar100n_features.npz")
-    stored = np.load(folder / "cifar100n_features.npz")
-    X, X_test = (stored[k] / np.float32(28) for k in ("x_train", "x_test"))
-    return Data(X, stored["y_train_clean"], X_test, stored["y_test"], stored["y_train_noisy"])
-
-
-def _standardised(load: Callable[..., Data]) -> Callable[..., Data]:
-    def loaded(folder: Path | None, seed: int) -> Data:
-        data = load(folder, seed)
-        scaler = StandardScaler().fit(data.X)
-        return data._replace(X=scaler.transform(data.X), X_test=scaler.transform(data.X_test))
-
-    return loaded
-
-
-mnist = _stored("mnist", {"name": "mnist_784", "version": 1}, 255.0, 60000)
-usps = _stored("usps", {"name": "USPS", "version": 2}, 1.0, 7291)
-letter = _standardised(_stored("letter", {"name": "letter", "version": 1}, 1.0, 16000))
 
 #: setting: (loader, noises, parameters)
 SETTINGS: dict[str, tuple[Callable[..., Data], list[str], dict[str, Any]]] = {
-    "digits": (_digits, ["none", "sym.2", "sym.5", "pair.2", "pair.45"], {}),
-    "digits-scaled": (_standardised(_digits), ["none", "sym.5", "pair.45"], {}),
-    "breast-cancer": (_breast_cancer, ["none", "asym.3"], {}),
+    "digits": (digits, ["none", "sym.2", "sym.5", "pair.2", "pair.45"], {}),
+    "digits-scaled": (standardised(digits), ["none", "sym.5", "pair.45"], {}),
+    "breast-cancer": (breast_cancer, ["none", "asym.3"], {}),
     "letter": (letter, ["sym.4", "pair.4", "random.5"], {"hidden_layer_sizes": (200,)}),
     "usps": (usps, ["none", "sym.5", "pair.4"], {}),
-    "mnist12": (_subset(mnist, 12000), ["perm.40", "perm.46"], PAPER_NET),
+    "mnist12": (subset(mnist, 12000), ["perm.40", "perm.46"], PAPER_NET),
     "mnist60": (
         mnist,
         ["perm.46", "perm.48", "perm.49", "perm.495", "sym.5", "pair.45", "none"],
         PAPER_NET,
     ),
     "mnist60-paper": (mnist, ["perm.30", "perm.40", "perm.44"], PAPER_NET),
-    "cifar100n": (_cifar100n, ["human"], {"hidden_layer_sizes": (512,)}),
+    "cifar100n": (cifar100n, ["human"], {"hidden_layer_sizes": (512,)}),
 }
 
 PUBLISHED = {"transition_init": "confusion", "transition_prior": 0.0}
@@ -155,38 +86,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def transition(noise: str, n_classes: int, seed: int) -> np.ndarray:
-    """Return the true matrix of a noise such as "pair.45"."""
-    kind, _, digits = noise.partition(".")
-    rate = float(f"0.{digits or 0}")
-    if kind == "none":
-        return np.eye(n_classes)
-    if kind == "sym":
-        return uniform_transition(n_classes, rate)
-    if kind == "pair":
-        return pair_transition(n_classes, rate)
-    if kind == "perm":
-        return permutation_transition(PAPER_CYCLE, rate)
-    if kind == "random":
-        return random_transition(n_classes, rate, random_state=seed)
-    if kind == "asym":
-        return np.array([[1 - rate, rate], [rate / 3, 1 - rate / 3]])
-    raise ValueError(f"unknown noise {noise!r}")
-
-
 def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -> dict[str, Any]:
     """Fit one classifier and return its row of the table."""
     load, _, params = SETTINGS[setting]
     data = load(folder, seed)
-    n_classes = int(data.y.max()) + 1
-    if data.y_observed is None:
-        true = transition(noise, n_classes, seed)
-        observed = corrupt_labels(data.y, true, exact=True, random_state=seed)
-    else:
-        observed = data.y_observed
-        true = np.zeros((n_classes, n_classes))
-        np.add.at(true, (data.y, observed), 1.0)
-        true /= true.sum(axis=1, keepdims=True)
+    observed, true = observe(data, noise, seed)
     options = dict(METHODS[method])
     if method == "known":
         options["transition_init"] = true
@@ -215,14 +119,6 @@ def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -
         "epochs": classifier.n_iter_,
         "seconds": round(seconds, 2),
     }
-
-
-def finished(path: Path) -> list[dict[str, str]]:
-    """Return the rows that are in the file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def summarise(rows: list[dict[str, str]]) -> Iterator[str]:
@@ -266,12 +162,7 @@ def main() -> None:
                             continue
                         row = run(setting, noise, method, seed, args.data)
                         print(row, flush=True)
-                        new = not args.output.exists()
-                        with args.output.open("a", newline="") as file:
-                            writer = csv.DictWriter(file, FIELDS)
-                            if new:
-                                writer.writeheader()
-                            writer.writerow(row)
+                        append(args.output, FIELDS, row)
     print("\n".join(summarise(finished(args.output))))
 
 
