@@ -1,0 +1,116 @@
+"""
+Draw the tables next to the published curves
+============================================
+
+One panel for each share of the training data. Broken lines with hollow marks are the published
+means, read off the plots; full lines are the runs in the table, with the spread over the seeds
+where there are several::
+
+    python examples/paper/draw_paper.py           # reads *.csv, writes mnist.png, cifar100.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from protocol import finished
+from published import PUBLISHED
+
+HERE = Path(__file__).parent
+#: method: (label, color, mark, the published curve it repeats)
+SHOWN = {
+    "baseline": ("baseline", "0.55", "o", "baseline"),
+    "reed-soft": ("Reed, soft", "tab:olive", "v", "reed-soft"),
+    "reed-hard": ("Reed, hard", "tab:brown", "^", "reed-hard"),
+    "s-published": ("s, published start", "tab:orange", "s", "s"),
+    "c-published": ("c, published start", "tab:red", "P", "c"),
+    "em-published": ("EM, published start", "tab:pink", "X", None),
+    "s-sparse-published": ("s, published start, 5 targets", "tab:purple", "<", None),
+    "c-sparse-published": ("c, published start, 5 targets", "tab:purple", ">", None),
+    "s": ("s, default start", "tab:blue", "D", None),
+    "c": ("c, default start", "tab:cyan", "p", None),
+    "em": ("EM, default start", "tab:green", "*", None),
+    "s-sparse": ("s, default start, 5 targets", "navy", "<", None),
+    "c-sparse": ("c, default start, 5 targets", "navy", ">", None),
+}
+
+
+def draw_panel(axes: Axes, data: str, size: int, rows: list[dict[str, str]]) -> None:
+    """Draw what was published and what was run with one share of the data."""
+    for method, (label, color, mark, published) in SHOWN.items():
+        curve = PUBLISHED.get((data, size, published or ""), {})
+        if curve:
+            axes.plot(
+                list(curve),
+                list(curve.values()),
+                color=color,
+                marker=mark,
+                markerfacecolor="none",
+                linestyle="--",
+                linewidth=0.9,
+                alpha=0.8,
+                label=f"{published} (published)",
+            )
+        found: dict[float, list[float]] = {}
+        for row in rows:
+            if row["method"] == method and float(row["size"]) == size:
+                found.setdefault(float(row["level"]), []).append(float(row["accuracy"]))
+        levels = sorted(found)
+        if levels:
+            axes.errorbar(
+                levels,
+                [np.mean(found[level]) for level in levels],
+                yerr=[np.std(found[level]) for level in levels],
+                color=color,
+                marker=mark,
+                capsize=2,
+                label=label,
+            )
+    seeds = {row["seed"] for row in rows if float(row["size"]) == size}
+    axes.set(
+        title=f"{size} % of the data" + (f", {len(seeds)} seed{'s'[: len(seeds) > 1]}"),
+        xlabel="share of changed labels",
+    )
+    axes.grid(alpha=0.3)
+
+
+def draw(data: str, rows: list[dict[str, str]], output: Path) -> None:
+    """Draw one data set."""
+    sizes = sorted({int(float(row["size"])) for row in rows} & {20, 50, 100})
+    figure, panels = plt.subplots(
+        1, len(sizes), figsize=(5.2 * len(sizes) + 3, 5), layout="constrained", squeeze=False
+    )
+    for axes, size in zip(panels[0], sizes, strict=True):
+        draw_panel(axes, data, size, rows)
+    panels[0, 0].set_ylabel("accuracy on clean test labels")
+    entries = {
+        label: handle
+        for axes in panels[0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside right upper", frameon=False, fontsize=8
+    )
+    figure.savefig(output, dpi=110)
+
+
+def main() -> None:
+    """Draw every table that exists."""
+    parser = argparse.ArgumentParser(description="Draw the results next to the published curves")
+    parser.add_argument("--input", type=Path, default=HERE, help="folder of the tables")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the figures")
+    args = parser.parse_args()
+    for data in ("mnist", "cifar100"):
+        if rows := finished(args.input / f"{data}.csv"):
+            draw(data, rows, args.output / f"{data}.png")
+
+
+if __name__ == "__main__":
+    main()
