@@ -6,12 +6,15 @@ One panel for each share of the training data. Broken lines with hollow marks ar
 means, read off the plots; full lines are the runs in the table, with the spread over the seeds
 where there are several::
 
-    python examples/paper/draw_paper.py           # reads *.csv, writes mnist.png, cifar100.png
+    python examples/paper/draw_paper.py           # reads *.csv, writes *.png and *_table.rst
+
+The same numbers go into a table for the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -73,12 +76,42 @@ def draw_panel(axes: Axes, data: str, size: int, rows: list[dict[str, str]]) -> 
                 capsize=2,
                 label=label,
             )
-    seeds = {row["seed"] for row in rows if float(row["size"]) == size}
     axes.set(
-        title=f"{size} % of the data" + (f", {len(seeds)} seed{'s'[: len(seeds) > 1]}"),
+        title=f"{size} % of the data",
         xlabel="share of changed labels",
     )
     axes.grid(alpha=0.3)
+
+
+def table(data: str, rows: list[dict[str, str]]) -> Iterator[str]:
+    """Yield the lines of a reStructuredText table for each share of the data."""
+    for size in sorted({float(row["size"]) for row in rows}):
+        found: dict[tuple[str, float], list[float]] = {}
+        for row in rows:
+            if float(row["size"]) == size:
+                key = row["method"], float(row["level"])
+                found.setdefault(key, []).append(float(row["accuracy"]))
+        levels = sorted({level for _, level in found})
+        counts = {len(values) for values in found.values()}
+        same = f"{max(counts)} seed{'s'[: max(counts) > 1]}" if len(counts) == 1 else ""
+        yield f".. list-table:: {size:g} % of the data; {same or 'number of seeds in brackets'}"
+        yield "   :header-rows: 1\n"
+        yield "   * - noise"
+        yield from (f"     - {level:.2f}" for level in levels)
+        for method, (label, _, _, published) in SHOWN.items():
+            curve = PUBLISHED.get((data, int(size), published or ""), {})
+            if any(level in curve for level in levels):
+                yield f"   * - *{published}, published*"
+                for level in levels:
+                    yield f"     - *{curve[level]:.3f}*" if level in curve else "     -"
+            if any(name == method for name, _ in found):
+                yield f"   * - {label}"
+                for level in levels:
+                    values = found.get((method, level), [])
+                    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
+                    seeds = "" if same else f" ({len(values)})"
+                    yield f"     - {np.mean(values):.3f}{spread}{seeds}" if values else "     -"
+        yield ""
 
 
 def draw(data: str, rows: list[dict[str, str]], output: Path) -> None:
@@ -110,6 +143,8 @@ def main() -> None:
     for data in ("mnist", "cifar100"):
         if rows := finished(args.input / f"{data}.csv"):
             draw(data, rows, args.output / f"{data}.png")
+            text = "\n".join(table(data, rows))
+            (args.output / f"{data}_table.rst").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
