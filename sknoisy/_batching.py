@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 Batch = tuple[Tensor | dict[str, Tensor], Tensor]
+
+_BYTES_AT_ONCE = 2**20
 
 
 class ArrayDataset(Dataset):
@@ -51,6 +55,10 @@ class ArrayDataset(Dataset):
         self.dtype = dtype
         self.extras = {name: _as_tensor(value) for name, value in extras.items()}
         self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
+        self._rows = None if rows is None else _as_tensor(rows)
+        self._tensor = X if isinstance(X, Tensor) else None
+        if isinstance(X, np.ndarray) and X.flags.writeable and min(X.strides) >= 0:
+            self._tensor = torch.from_numpy(X)
 
     def __len__(self) -> int:
         return self.data.shape[0] if self.rows is None else len(self.rows)
@@ -65,17 +73,24 @@ class ArrayDataset(Dataset):
         """The encoded observed labels of the rows of this set."""
         return self.target if self.target is None or self.rows is None else self.target[self.rows]
 
-    def take(self, index: np.ndarray | slice) -> Batch:
-        """Return the rows at positions `index` of this set as one batch."""
-        if self.rows is not None:
-            index = self.rows[index]
-        elif isinstance(index, slice):
-            index = np.arange(*index.indices(len(self)))
-        data = self._dense(index)
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a row of the data as a batch holds it."""
+        itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize
+        return max(1, math.prod(self.data.shape[1:]) * itemsize)
+
+    def take(self, index: np.ndarray | Tensor | slice) -> Batch:
+        """Return copies of the rows at positions `index` of this set as one batch."""
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)))
         at = _as_tensor(index)
+        if self._rows is not None:
+            at = self._rows.index_select(0, at)
+        data = self._dense(at)
+        target = self._target.index_select(0, at)
         if not self.extras:
-            return data, self._target[at]
-        return {"X": data, **{k: v[at] for k, v in self.extras.items()}}, self._target[at]
+            return data, target
+        return {"X": data, **{k: v.index_select(0, at) for k, v in self.extras.items()}}, target
 
     def __getitem__(self, i: int) -> Batch:
         """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
@@ -84,13 +99,13 @@ class ArrayDataset(Dataset):
             return {name: value[0] for name, value in X.items()}, y[0]
         return X[0], y[0]
 
-    def _dense(self, index: np.ndarray) -> Tensor:
+    def _dense(self, at: Tensor) -> Tensor:
+        if self._tensor is not None:
+            return self._tensor.index_select(0, at).to(self.dtype)
         if sparse.issparse(self.data):
-            rows = self.data[index].toarray()
-        elif isinstance(self.data, Tensor):
-            return self.data[_as_tensor(index)].to(self.dtype)
-        else:
-            rows = np.take(self.data, index, axis=0)
+            rows = self.data[at.numpy()].toarray()
+        else:  # a read-only array, or a file that is mapped to memory
+            rows = np.take(self.data, at.numpy(), axis=0)
         return torch.from_numpy(rows).to(self.dtype)
 
 
@@ -116,6 +131,9 @@ class ArrayBatches:
         batch is not reordered, its gradient does not depend on the order.
     generator : torch.Generator, default=None
         Source of the order; None means torch's default generator.
+    pin_memory : bool, default=False
+        Whether batches lie in page-locked memory, from where they are copied to a GPU while it
+        computes.
     """
 
     def __init__(
@@ -125,11 +143,13 @@ class ArrayBatches:
         *,
         shuffle: bool = False,
         generator: torch.Generator | None = None,
+        pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.generator = generator
+        self.pin_memory = pin_memory
 
     def _bounds(self) -> list[int]:
         n = len(self.dataset)
@@ -144,10 +164,51 @@ class ArrayBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         bounds = self._bounds()
+        order = None
         if self.shuffle and len(bounds) > 2:
-            order = torch.randperm(len(self.dataset), generator=self.generator).numpy()
-            for start, stop in pairwise(bounds):
-                yield self.dataset.take(order[start:stop])
-        else:
-            for start, stop in pairwise(bounds):
-                yield self.dataset.take(slice(start, stop))
+            order = torch.randperm(len(self.dataset), generator=self.generator)
+        # Small batches are gathered many at a time: a call costs more than their bytes.
+        at_once = max(1, _BYTES_AT_ONCE // (self.dataset.bytes_per_row * self.batch_size))
+        for first in range(0, len(bounds) - 1, at_once):
+            edges = bounds[first : first + at_once + 1]
+            rows = slice(edges[0], edges[-1])
+            X, y = self.dataset.take(rows if order is None else order[rows])
+            sizes = [stop - start for start, stop in pairwise(edges)]
+            yield from zip(self._split(X, sizes), self._split(y, sizes), strict=True)
+
+    def _split(self, values: Any, sizes: list[int]) -> Iterable[Any]:
+        if isinstance(values, dict):
+            parts = zip(*(self._split(value, sizes) for value in values.values()), strict=True)
+            return [dict(zip(values, part, strict=True)) for part in parts]
+        return (values.pin_memory() if self.pin_memory else values).split(sizes)
+
+
+def shuffled_batches(
+    iterator: Callable[..., Any],
+    dataset: ArrayDataset,
+    params: dict[str, Any],
+    generator: torch.Generator,
+    device: str | torch.device,
+) -> Any:
+    """Return an iterator over batches in a random order, whichever class makes it.
+
+    Parameters
+    ----------
+    iterator : callable
+        `ArrayBatches`, ``torch.utils.data.DataLoader`` or another of its kind.
+    dataset : ArrayDataset
+    params : dict
+        What the user has set, which goes before everything else.
+    generator : torch.Generator
+        Source of the order.
+    device : str or torch.device
+        Where the batches will be used.
+    """
+    accepted = inspect.signature(iterator).parameters
+    chosen: dict[str, Any] = {}
+    if not {"sampler", "batch_sampler"} & params.keys():
+        chosen["shuffle"] = True
+    chosen["generator"] = generator
+    if torch.device(device).type == "cuda":
+        chosen["pin_memory"] = True
+    return iterator(dataset, **{k: v for k, v in chosen.items() if k in accepted} | params)

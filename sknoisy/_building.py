@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sknoisy._batching import ArrayBatches
+from sknoisy._memory import check_feature_noise_fits
 from sknoisy._module import NoisyLabelNetwork, build_network
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations
@@ -41,6 +42,12 @@ def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
     init = classifier.transition_init
     if not isinstance(init, str):
         init = check_transition_matrix(init, len(classes), "transition_init")
+    n_targets = classifier.n_noise_targets
+    if n_targets is not None and n_targets > len(classes):
+        raise ValueError(
+            f"`n_noise_targets` must be at most the number of classes, {len(classes)}; got "
+            f"{n_targets}."
+        )
     n_samples = len(data)
     by_size = {
         "early_stopping": n_samples >= 2000,
@@ -57,6 +64,7 @@ def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
         tol=classifier.tol,
         validation_fraction=classifier.validation_fraction,
         n_iter_no_change=classifier.n_iter_no_change,
+        n_noise_targets=n_targets,
         **auto,
     )
 
@@ -87,6 +95,14 @@ def build_net(
         verbose=classifier.verbose,
         **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
     ).initialize()
+    if classifier.noise_model == "c":
+        check_feature_noise_fits(
+            data.n_classes,
+            classifier.n_noise_targets,
+            net.network.head.in_features,
+            data.dtype,
+            classifier.device,
+        )
     if resume:
         net.history.extend(classifier.net_.history)
     return net

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, PrintLog
 from skorch.dataset import Dataset
 from tabulate import tabulate
 
 from sknoisy._batching import ArrayDataset
 from sknoisy._params import accepted_names, check_names
+
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+
+
+def hear_of_batches(callbacks: Iterable[tuple[str, Callback]]) -> bool:
+    """Whether a callback defines a method that is called in the loop over the batches."""
+    return any(
+        getattr(type(callback), hook, None) is not getattr(Callback, hook)
+        for _, callback in callbacks
+        for hook in _BATCH_HOOKS
+    )
+
+
+def stopped_early(callbacks: Iterable[tuple[str, Callback]]) -> bool:
+    """Whether one of skorch's `EarlyStopping` callbacks has run out of patience."""
+    stopping = (callback for _, callback in callbacks if isinstance(callback, EarlyStopping))
+    return any(callback.misses_ >= callback.patience for callback in stopping)
 
 
 class SeenRows(Dataset):

@@ -38,8 +38,6 @@ class NoisyLabelClassifier(
     a single clean label. The noise layer is taken off for prediction: `predict` returns the
     true label that is likeliest, and `transition_matrix_` is the noise that was found.
 
-    Read more in the README.
-
     Parameters
     ----------
     module : nn.Module class, factory or instance, default=None
@@ -84,6 +82,11 @@ class NoisyLabelClassifier(
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
         volume: more noise in the matrix, and sharper clean probabilities.
+    n_noise_targets : int or None, default=None
+        How many observed classes each true class can turn into, itself included: the likeliest
+        ones at the start of the noise layer. None is all. With many classes it makes the noise
+        layer small (the paper keeps 5 of 100); a label that is left out counts as one of
+        probability 1e-8.
     max_epochs : int or "auto", default="auto"
         Most epochs of one stage. "auto" is 40, and 150 up to 256 rows, where an epoch is a
         single step.
@@ -209,6 +212,7 @@ class NoisyLabelClassifier(
         "learn_transition": ["boolean"],
         "transition_prior": [Interval(Real, 0, None, closed="left")],
         "volume_penalty": [Interval(Real, 0, None, closed="left")],
+        "n_noise_targets": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -241,6 +245,7 @@ class NoisyLabelClassifier(
         learn_transition: bool = True,
         transition_prior: float = 1.0,
         volume_penalty: float = 0.0,
+        n_noise_targets: int | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         lr: float = 1e-3,
@@ -270,6 +275,7 @@ class NoisyLabelClassifier(
         self.learn_transition = learn_transition
         self.transition_prior = transition_prior
         self.volume_penalty = volume_penalty
+        self.n_noise_targets = n_noise_targets
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -308,9 +314,9 @@ class NoisyLabelClassifier(
         Parameters
         ----------
         X : {array-like, CSR matrix} of shape (n_samples, ...)
-            The data: two-dimensional, or of any rank that `module` takes.
+            Two-dimensional, or of any rank that `module` takes.
         y : array-like of shape (n_samples,)
-            The observed labels, of any type that scikit-learn takes.
+            Observed labels, of any type that scikit-learn takes.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; a row of weight 2 counts as two rows, a row of weight 0 as none.
 
@@ -318,6 +324,11 @@ class NoisyLabelClassifier(
         -------
         NoisyLabelClassifier
             The fitted estimator itself.
+
+        Raises
+        ------
+        MemoryError
+            If the weights of the c-model cannot be trained in the memory there is.
         """
         check_combinations(self)
         resume = self.warm_start and hasattr(self, "net_")

@@ -34,6 +34,19 @@ from torch.nn import functional
 #: zero has no gradient and an observed label of probability zero has no likelihood.
 SMALLEST_PROBABILITY = 1e-8
 
+_SHORT_ROW = 16
+
+
+def _log_softmax(values: Tensor) -> Tensor:
+    """Log-softmax of the rows of a matrix.
+
+    torch's kernel uses vector instructions along long rows and across columns, but not along
+    short rows: those are four times faster turned by 90 degrees.
+    """
+    if values.shape[-1] >= _SHORT_ROW:
+        return functional.log_softmax(values, dim=-1)
+    return functional.log_softmax(values.mT, dim=-2).mT
+
 
 def clean_log_proba(logits: Tensor) -> Tensor:
     """Class probabilities of the softmax layer, ``p(y=i | x) = softmax_i(u_i . h + b_i)``.
@@ -48,7 +61,7 @@ def clean_log_proba(logits: Tensor) -> Tensor:
     Tensor of shape (n, true)
         Logarithms of probabilities, rows sum to one in probability.
     """
-    return functional.log_softmax(logits, dim=-1)
+    return _log_softmax(logits)
 
 
 def class_log_transition(bias: Tensor) -> Tensor:
@@ -79,8 +92,9 @@ def feature_log_transition(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tens
     -------
     Tensor of shape (n, true, observed)
     """
-    logits = functional.linear(hidden, weight.flatten(0, 1), bias.flatten())
-    return functional.log_softmax(logits.unflatten(-1, bias.shape), dim=-1)
+    # The rows of the batch lie along the last axis in memory, where the softmax is fastest.
+    logits = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), hidden.T)
+    return functional.log_softmax(logits.unflatten(0, bias.shape), dim=1).permute(2, 0, 1)
 
 
 def noisy_log_proba(clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
@@ -108,8 +122,9 @@ def observed_log_joint(clean_log_proba: Tensor, log_transition: Tensor, target: 
     ----------
     clean_log_proba : Tensor of shape (n, true)
     log_transition : Tensor of shape (true, observed) or (n, true, observed)
-    target : Tensor of shape (n,)
-        Observed labels as column indices.
+    target : Tensor of shape (n,) or (n, true)
+        Observed labels as column indices. Of shape (n, true) when each true class has columns
+        of its own, as in a sparse noise layer.
 
     Returns
     -------
@@ -118,7 +133,7 @@ def observed_log_joint(clean_log_proba: Tensor, log_transition: Tensor, target: 
     if log_transition.ndim == 2:
         column = functional.embedding(target, log_transition.T)
     else:
-        index = target.view(-1, 1, 1).expand(-1, log_transition.shape[1], 1)
+        index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
         column = log_transition.gather(2, index).squeeze(2)
     return clean_log_proba + column
 
@@ -133,7 +148,7 @@ def noisy_log_likelihood(
     clean_log_proba : Tensor of shape (n, true)
     log_transition : Tensor of shape (true, observed) or (n, true, observed), or None
         None stands for labels without noise, the identity.
-    target : Tensor of shape (n,)
+    target : Tensor of shape (n,) or (n, true)
         Observed labels as column indices.
 
     Returns
@@ -142,7 +157,7 @@ def noisy_log_likelihood(
         One term a row; their sum is L(w, theta).
     """
     if log_transition is None:
-        return clean_log_proba.gather(1, target.unsqueeze(1)).squeeze(1)
+        return -functional.nll_loss(clean_log_proba, target, reduction="none")
     return torch.logsumexp(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
 
 
@@ -164,6 +179,64 @@ def label_posterior(clean_log_proba: Tensor, log_transition: Tensor, target: Ten
         Probabilities, rows sum to one.
     """
     return functional.softmax(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
+
+
+def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``p(y=i, z_t | x_t)`` into the posterior c_ti and the likelihood of the label.
+
+    They are all that the gradient needs: the derivative of ``log p(z_t | x_t)`` with respect to
+    ``log p(y=i | x_t)``, and to ``log p(z_t | y=i)``, is c_ti.
+
+    Parameters
+    ----------
+    log_joint : Tensor of shape (n, true)
+        From `observed_log_joint`.
+
+    Returns
+    -------
+    posterior : Tensor of shape (n, true)
+        Probabilities, rows sum to one.
+    log_likelihood : Tensor of shape (n,)
+    """
+    log_posterior = _log_softmax(log_joint)
+    return log_posterior.exp(), log_joint[:, 0] - log_posterior[:, 0]
+
+
+def observed_gradient(
+    share: Tensor,
+    target: Tensor,
+    log_transition: Tensor,
+    prior: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Gradient of a mean over the rows with respect to ``log p(z=j | y=i[, x])``.
+
+    ``sum_t c_ti d log p(z_t | y=i)`` puts the share of row t into the column of its label.
+
+    Parameters
+    ----------
+    share : Tensor of shape (n, true)
+        The posterior c_ti times what row t counts in the mean.
+    target : Tensor of shape (n,) or (n, true)
+        As for `observed_log_joint`.
+    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+    prior : Tensor of shape (true, observed)
+        Gradient of the log prior of a row.
+    weight : Tensor of shape (n,), default=None
+        Sample weights of the priors; `share` has them already.
+
+    Returns
+    -------
+    Tensor in the shape of `log_transition`
+    """
+    if log_transition.ndim == 2:
+        counts = share.new_zeros(log_transition.T.shape).index_add_(0, target, share).T
+        return counts + (prior if weight is None else prior * weight.mean())
+    gradient = torch.empty_like(log_transition).copy_(prior / len(share))
+    if weight is not None:
+        gradient *= weight.view(-1, 1, 1)
+    index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
+    return gradient.scatter_add_(2, index, share.unsqueeze(2))
 
 
 def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Tensor:
@@ -271,10 +344,82 @@ def transition_log_prior(log_transition: Tensor, start: Tensor) -> Tensor:
     Tensor of shape () or (n,)
         Largest where the transition equals the start.
     """
-    return (start * log_transition).sum(dim=-1).mean(dim=-1)
+    return log_transition.flatten(-2) @ start.flatten() / start.shape[0]
 
 
-def log_volume(log_transition: Tensor) -> Tensor:
+def likeliest_targets(transition: Tensor, n_targets: int) -> Tensor:
+    """Columns of the likeliest observed classes of each true class, itself always among them.
+
+    What the sparse noise layer of the paper keeps of the matrix, l of k classes.
+
+    Parameters
+    ----------
+    transition : Tensor of shape (true, observed)
+    n_targets : int
+        Number of observed classes to keep for each true class, l.
+
+    Returns
+    -------
+    Tensor of shape (true, n_targets)
+        Column indices, ascending in each row.
+    """
+    own_first = transition + 2.0 * torch.eye(len(transition), dtype=transition.dtype)
+    return own_first.topk(n_targets, dim=1).indices.sort(dim=1).values
+
+
+def columns_of_targets(targets: Tensor) -> Tensor:
+    """Where each observed class stands among the columns that each true class keeps.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (true, n_targets)
+        Column indices, from `likeliest_targets`.
+
+    Returns
+    -------
+    Tensor of shape (observed, true)
+        Element (j, i) is the position of j in ``targets[i]``; `n_targets` if it is not there.
+    """
+    n_classes, n_targets = targets.shape
+    position = targets.new_full((n_classes, n_classes), n_targets)
+    return position.scatter_(1, targets, torch.arange(n_targets).expand(n_classes, -1)).T
+
+
+def with_outside(log_transition: Tensor) -> Tensor:
+    """Add a last column for the observed classes that a sparse noise layer leaves out.
+
+    A label that a true class does not turn into would have no likelihood; it gets the smallest
+    probability.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (..., true, n_targets)
+
+    Returns
+    -------
+    Tensor of shape (..., true, n_targets + 1)
+    """
+    return functional.pad(log_transition, (0, 1), value=math.log(SMALLEST_PROBABILITY))
+
+
+def unpack(packed: Tensor, targets: Tensor) -> Tensor:
+    """Spread what a sparse noise layer says over all observed classes, zero elsewhere.
+
+    Parameters
+    ----------
+    packed : Tensor of shape (..., true, n_targets)
+        Probabilities or counts.
+    targets : Tensor of shape (true, n_targets)
+
+    Returns
+    -------
+    Tensor of shape (..., true, observed)
+    """
+    full = packed.new_zeros(*packed.shape[:-1], len(targets))
+    return full.scatter(-1, targets.expand(packed.shape), packed)
+
+
+def log_volume(transition: Tensor) -> Tensor:
     """Logarithm of the volume that the rows of the matrix span, ``log |det T|``.
 
     Among all matrices that explain the labels, the one of least volume leaves the clean
@@ -283,7 +428,8 @@ def log_volume(log_transition: Tensor) -> Tensor:
 
     Parameters
     ----------
-    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+    transition : Tensor of shape (true, observed) or (n, true, observed)
+        Probabilities.
 
     Returns
     -------
@@ -291,7 +437,6 @@ def log_volume(log_transition: Tensor) -> Tensor:
         Not below ``true * log(0.01)``, where the matrix is singular for all purposes: there the
         value is constant and its gradient zero, else it would tear the matrix apart.
     """
-    transition = log_transition.exp()
     smallest = transition.shape[-1] * math.log(0.01)
     regular = torch.linalg.slogdet(transition.detach()).logabsdet > smallest
     # The gradient at a singular matrix is NaN, also times zero: it must not be computed at all.

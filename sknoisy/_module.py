@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
-from sknoisy._transition import ClassTransition, FeatureTransition
-
-NoiseLayer = ClassTransition | FeatureTransition
+from sknoisy._transition import NoiseLayer
 
 
 class MLP(nn.Sequential):
@@ -57,7 +55,7 @@ class NoisyLabelNetwork(nn.Module):
 
     Attributes
     ----------
-    noise : ClassTransition, FeatureTransition or None
+    noise : NoiseLayer or None
         The noise layer; None means that observed labels are taken for the true ones.
     """
 
@@ -69,8 +67,8 @@ class NoisyLabelNetwork(nn.Module):
         self.head = nn.Linear(n_hidden, n_classes)
         self.noise = None
 
-    def forward(self, X: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what is known of the true and of the observed label.
+    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is known of the true label, and what the noise may depend on.
 
         Parameters
         ----------
@@ -79,11 +77,11 @@ class NoisyLabelNetwork(nn.Module):
         Returns
         -------
         clean_log_proba : Tensor of shape (n, true)
-        log_transition : Tensor of shape (true, observed) or (n, true, observed), or None
+        hidden : Tensor of shape (n, n_hidden)
+            The last hidden layer h(x), for the noise layer.
         """
         hidden = self.hidden(X)
-        log_transition = None if self.noise is None else self.noise(hidden)
-        return F.clean_log_proba(self.head(hidden)), log_transition
+        return F.clean_log_proba(self.head(hidden)), hidden
 
     def clean_log_proba(self, X: Tensor) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""

@@ -15,21 +15,34 @@ from typing import Any, cast
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer
+from skorch.callbacks import Callback, EpochTimer
 from skorch.history import History
 from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
-from sknoisy._batching import ArrayBatches, ArrayDataset
-from sknoisy._callbacks import SeenRows, StageLog, check_callbacks, copied_callbacks
-from sknoisy._module import BestWeights, NoiseLayer, NoisyLabelNetwork
+from sknoisy._batching import ArrayBatches, ArrayDataset, shuffled_batches
+from sknoisy._callbacks import (
+    SeenRows,
+    StageLog,
+    check_callbacks,
+    copied_callbacks,
+    hear_of_batches,
+    stopped_early,
+)
+from sknoisy._module import BestWeights, NoisyLabelNetwork
+from sknoisy._objective import Objective
 from sknoisy._params import accepted_names, check_patterns
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
-from sknoisy._transition import ClassTransition
+from sknoisy._transition import (
+    ClassTransition,
+    FeatureTransition,
+    NoiseLayer,
+    SparseFeatureTransition,
+)
 
-_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+_EXTRAS = ("sample_weight", "posterior")
 _INFERENCE_ELEMENTS = 2**22
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
@@ -100,10 +113,29 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Put a noise layer on top of the network, or take it off."""
         self.network.noise = None if noise is None else noise.to(self.device)
 
+    def attach_class_noise(
+        self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
+    ) -> None:
+        """Put the noise layer of the s-model on top, starting from a matrix (true, observed)."""
+        start = self._floored(transition)
+        self.attach(ClassTransition(start, learnable=learnable, n_targets=n_targets))
+
+    def attach_feature_noise(self, transition: np.ndarray, *, n_targets: int | None = None) -> None:
+        """Put the noise layer of the c-model on top, starting from a matrix (true, observed)."""
+        start, n_hidden = self._floored(transition), self.network.head.in_features
+        if n_targets is None:
+            self.attach(FeatureTransition(start, n_hidden))
+        else:
+            self.attach(SparseFeatureTransition(start, n_hidden, n_targets))
+
+    def _floored(self, transition: np.ndarray) -> Tensor:
+        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
+        return floored.to(self.dtype)
+
     def log_class_transition(self) -> Tensor:
         """Log transition probabilities of the s-model, shape (true, observed), on the CPU."""
         assert isinstance(self.network.noise, ClassTransition)
-        return self.network.noise(None).detach().cpu()
+        return self.network.noise().detach().cpu()
 
     def train_stage(
         self,
@@ -149,11 +181,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             If the loss is not finite.
         """
         self._start_stage(stage, resume)
-        datasets = {
-            "dataset_train": SeenRows(train),
-            "dataset_valid": None if valid is None else SeenRows(valid),
-        }
-        batches = self._training_batches(train, generator)
+        seen = None if valid is None else SeenRows(valid)
+        datasets = {"dataset_train": SeenRows(train), "dataset_valid": seen}
+        params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
+        batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
         best = BestWeights(self.network, patience)
         stop = False
@@ -162,9 +193,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         for _ in range(max_epochs):
             progress.begin_epoch()
             self.notify("on_epoch_begin", **datasets)
-            self.history.record(
-                "epoch", len(self._past) + len(self.history)
-            )  # skorch counts those of the stage
+            # skorch counts the epochs of the stage.
+            self.history.record("epoch", len(self._past) + len(self.history))
             self.history.record("stage", stage)
             stop = before_epoch()
             self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
@@ -190,7 +220,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def _start_stage(self, stage: str, resume: bool) -> None:
         rows = self.whole_history()
         resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
-        # Callbacks go on from the history: schedules, best scores. A stage shows its own only.
         self._past, self.history_ = list(rows), History()
         self.initialized_ = False  # skorch would print that it initialises again
         self._initialize_virtual_params()
@@ -202,15 +231,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._validate_params()
         self.initialized_ = True
 
-    def _training_batches(self, train: ArrayDataset, generator: torch.Generator) -> Any:
-        params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
-        accepted = inspect.signature(self.iterator_train).parameters
-        if "shuffle" in accepted and "sampler" not in params and "batch_sampler" not in params:
-            params.setdefault("shuffle", True)
-        if "generator" in accepted:
-            params.setdefault("generator", generator)
-        return self.iterator_train(train, **params)
-
     def _notify_epoch_end(self, datasets: dict[str, SeenRows | None]) -> bool:
         """Tell the callbacks; return True if one of skorch's stops the stage.
 
@@ -220,8 +240,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         try:
             self.notify("on_epoch_end", **datasets)
         except KeyboardInterrupt:
-            stopped = (c for _, c in self.callbacks_ if isinstance(c, EarlyStopping))
-            if not any(callback.misses_ >= callback.patience for callback in stopped):
+            if not stopped_early(self.callbacks_):
                 raise
             return True
         return False
@@ -264,7 +283,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Check the patterns of parameter groups, and add the fused step where torch has one."""
         named_parameters = list(named_parameters)
         names = [name for name, _ in named_parameters]
-        # The noise layer is not there in every stage.
         groups = self.get_params_for(prefix).get("param_groups", ())
         check_patterns((pattern for pattern, _ in groups), [*names, *_NOISE_PARAMETERS])
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
@@ -297,27 +315,21 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     ) -> Tensor:
         """Return the mean negative log-likelihood of the observed labels.
 
-        With soft targets in the batch (the M-step) it is the expected one of the network.
+        With soft targets in the batch (the M-step) it is the expected one of the network. Held
+        out labels are judged by the likelihood alone.
         """
-        clean_log_proba, log_transition = y_pred
-        extras = X if isinstance(X, dict) else {}
-        target = self._to_device(y_true)
-        if "posterior" in extras:
-            posterior = self._to_device(extras["posterior"])
-            log_likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
-        else:
-            log_likelihood = F.noisy_log_likelihood(clean_log_proba, log_transition, target)
-        noise = self.network.noise
-        if training and noise is not None:
-            if self.volume_penalty:
-                volume = F.log_volume(log_transition)
-                log_likelihood = log_likelihood - self.volume_penalty * volume
-            if self.transition_prior:
-                log_prior = F.transition_log_prior(log_transition, noise.start)
-                log_likelihood = log_likelihood + self.transition_prior * log_prior
-        if "sample_weight" in extras:
-            log_likelihood = log_likelihood * self._to_device(extras["sample_weight"])
-        return -log_likelihood.mean()
+        objective = self._objective if training else Objective()
+        return objective.loss(self.network.noise, *y_pred, **self._labels(X, y_true))
+
+    @property
+    def _objective(self) -> Objective:
+        return Objective(self.transition_prior, self.volume_penalty)
+
+    def _labels(self, X: Any, y: Tensor) -> dict[str, Any]:
+        """Return what is known of the labels of a batch, on the device."""
+        given = X if isinstance(X, dict) else {}
+        extras = {name: self._to_device(given[name]) for name in _EXTRAS if name in given}
+        return {"target": self._to_device(y), **extras}
 
     def run_single_epoch(
         self,
@@ -334,7 +346,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
-        if self._batch_callbacks():
+        if hear_of_batches(self.callbacks_):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             keys = (f"{prefix}_loss", f"{prefix}_batch_size")
             rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
@@ -343,28 +355,18 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             return
         self._set_training(training)
         step = self._lean_step if training else self._lean_evaluation
-        total = torch.zeros((), device=self.device, dtype=self.network.head.weight.dtype)
-        n_rows, n_batches = 0, 0
-        for X, y in iterator:
-            total += step(X, y).detach() * len(y)
-            n_rows += len(y)
-            n_batches += 1
-        self.history.record(f"{prefix}_loss", total.item() / n_rows)
-        self.history.record(f"{prefix}_batch_count", n_batches)
-
-    def _batch_callbacks(self) -> bool:
-        return any(
-            getattr(type(callback), hook, None) is not getattr(Callback, hook)
-            for _, callback in self.callbacks_
-            for hook in _BATCH_HOOKS
-        )
+        losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
+        mean = np.average(torch.stack(losses).cpu().double().numpy(), weights=sizes)
+        self.history.record(f"{prefix}_loss", float(mean))
+        self.history.record(f"{prefix}_batch_count", len(sizes))
 
     def _lean_step(self, X: Any, y: Tensor) -> Tensor:
         def closure() -> Tensor:
-            self.optimizer_.zero_grad()
-            loss = self.get_loss(self.infer(X), y, X=X, training=True)
-            loss.backward()
-            return loss
+            for group in self.optimizer_.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+            output = self.infer(X)
+            return self._objective.backward(self.network.noise, *output, **self._labels(X, y))
 
         return cast(Tensor, self.optimizer_.step(closure))  # type: ignore[arg-type]
 
@@ -384,8 +386,9 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Use large batches for inference, unless the user sets their size."""
         if training:
             return super().get_iterator(dataset, training)
-        width = self.network.head.out_features ** (1 if self.network.noise is None else 2)
-        n_rows = max(self.batch_size, min(4096, _INFERENCE_ELEMENTS // width))
+        noise = self.network.noise
+        width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
+        n_rows = min(max(self.batch_size, 4096), max(1, _INFERENCE_ELEMENTS // width))
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
@@ -401,9 +404,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield clean log-probabilities and log transitions of each batch, on the CPU."""
         self._set_training(False)
+        noise = self.network.noise
         for X, _ in self.get_iterator(dataset):
-            clean_log_proba, log_transition = self.infer(X)
-            yield clean_log_proba.cpu(), None if log_transition is None else log_transition.cpu()
+            clean_log_proba, hidden = self.infer(X)
+            log_transition = None if noise is None else noise(hidden).cpu()
+            yield clean_log_proba.cpu(), log_transition
 
     @torch.no_grad()
     def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:

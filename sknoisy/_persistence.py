@@ -28,6 +28,7 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._streaming.Stream",
     "sknoisy._transition.ClassTransition",
     "sknoisy._transition.FeatureTransition",
+    "sknoisy._transition.SparseFeatureTransition",
     "torch.nn.modules.activation.ReLU",
     "torch.nn.modules.dropout.Dropout",
     "torch.nn.modules.flatten.Flatten",

@@ -13,7 +13,9 @@ from torch import Tensor
 from sknoisy import _functional as F
 from sknoisy import _validation
 from sknoisy._batching import ArrayDataset
+from sknoisy._memory import check_memory
 from sknoisy._net import NoiseAdaptationNet
+from sknoisy._transition import ClassTransition, NoiseLayer
 
 
 class PredictionMixin:
@@ -77,8 +79,9 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
+        noise = self._noise_layer()
         batches = self._batch_log_probas(self._dataset(X))
-        return torch.cat([F.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
+        return torch.cat([noise.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
 
     def predict_transition(self, X: Any) -> np.ndarray:
         """Transition matrix of each sample, ``p(z=j|y=i[,x])``.
@@ -91,12 +94,25 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, true, observed)
             Unless ``noise_model="c"``, a read-only view of the one matrix of all samples.
+
+        Raises
+        ------
+        MemoryError
+            If the matrices of all rows do not fit in memory.
         """
         dataset = self._dataset(X)
-        batches = [transition for _, transition in self._batch_log_probas(dataset)]
-        if batches[0].ndim == 2:
-            return np.broadcast_to(batches[0].exp().numpy(), (len(dataset), *batches[0].shape))
-        return torch.cat(batches).exp().numpy()
+        noise = self._noise_layer()
+        if noise.elements_per_row:
+            check_memory(
+                16 * len(dataset) * len(self.classes_) ** 2,
+                "cpu",
+                f"`predict_transition` of {len(dataset)} rows and {len(self.classes_)} classes",
+                "Call it on fewer rows at a time.",
+            )
+            batches = self._batch_log_probas(dataset)
+            return torch.cat([noise.dense(transition) for _, transition in batches]).numpy()
+        transition = noise.dense(noise().detach().cpu().double()).numpy()
+        return np.broadcast_to(transition, (len(dataset), *transition.shape))
 
     def label_posterior(self, X: Any, y: Any) -> np.ndarray:
         """Posterior of the true label, given the features and the observed label.
@@ -116,9 +132,10 @@ class PredictionMixin:
         target = torch.from_numpy(
             _validation.encode_labels(_validation.check_labels(y, dataset.data), self.classes_)
         )
+        noise = self._noise_layer()
         posterior, start = [], 0
         for clean, transition in self._batch_log_probas(dataset):
-            observed = target[start : start + len(clean)]
+            observed = noise.index(target[start : start + len(clean)])
             posterior.append(F.label_posterior(clean, transition, observed))
             start += len(clean)
         return torch.cat(posterior).numpy()
@@ -128,15 +145,19 @@ class PredictionMixin:
         X = _validation.check_features(self, X, reset=False)
         return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
 
+    def _noise_layer(self) -> NoiseLayer:
+        """Return the noise layer; without one, that of labels which are what they say."""
+        if self.net_.network.noise is not None:
+            return self.net_.network.noise
+        identity = torch.eye(len(self.classes_), dtype=torch.float64)
+        return ClassTransition(F.floor_transition(identity, 1e-300), learnable=False)
+
     def _batch_log_probas(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised log-probabilities of true label and transition, in float64."""
+        """Yield log-probabilities of true label and transition, in float64."""
         for clean, transition in self.net_.batch_outputs(dataset):
             if transition is None:
-                transition = (
-                    torch.eye(len(self.classes_), dtype=torch.float64).clamp_min(1e-300).log()
-                )
-            clean = _without_nan(F.clean_log_proba(clean.double()))
-            yield clean, F.class_log_transition(transition.double())
+                transition = self._noise_layer()()
+            yield _without_nan(F.clean_log_proba(clean.double())), transition.double()
 
 
 def _without_nan(log_proba: Tensor) -> Tensor:

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from sklearn.utils.multiclass import unique_labels
 
-from sknoisy import _functional as F
 from sknoisy._initialization import cluster_start, confusion_start, mixture_start
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed
 from sknoisy._training import Plan
-from sknoisy._transition import ClassTransition, FeatureTransition
+from sknoisy._transition import ClassTransition
 
 _ROWS_OF_A_BLOCK = 1000
 _ROWS_OF_A_BLOCK_PER_CLASS = 10
@@ -140,11 +139,12 @@ def learn_chunk(
     elif plan.noise_model == "c" and isinstance(noise, ClassTransition):
         start = net.log_class_transition().exp().numpy()
     if start is not None:
-        floored = F.floor_transition(torch.as_tensor(start, dtype=torch.float64)).to(data.dtype)
         if plan.noise_model == "s":
-            net.attach(ClassTransition(floored, learnable=plan.learn_transition))
+            net.attach_class_noise(
+                start, learnable=plan.learn_transition, n_targets=plan.n_noise_targets
+            )
         else:
-            net.attach(FeatureTransition(floored, net.network.head.in_features))
+            net.attach_feature_noise(start, n_targets=plan.n_noise_targets)
     net.train_stage(
         "baseline" if net.network.noise is None else str(plan.noise_model),
         data.dataset(),

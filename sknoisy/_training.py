@@ -25,7 +25,7 @@ from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed
-from sknoisy._transition import ClassTransition, FeatureTransition
+from sknoisy._transition import ClassTransition
 
 _CLEARLY_BETTER = 1e-3
 _FEWEST_ROWS_TO_SPLIT = 64
@@ -46,6 +46,7 @@ class Plan:
     early_stopping: bool
     validation_fraction: float
     n_iter_no_change: int
+    n_noise_targets: int | None = None
 
 
 class Trainer:
@@ -214,18 +215,18 @@ class Trainer:
         return log_proba
 
     def _attach_class_noise(self, transition: np.ndarray) -> None:
-        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
         learnable = self.plan.learn_transition and self.plan.method == "direct"
-        self.net.attach(ClassTransition(floored.to(self.data.dtype), learnable=learnable))
+        self.net.attach_class_noise(
+            transition, learnable=learnable, n_targets=self.plan.n_noise_targets
+        )
 
     def _attach_feature_noise(self) -> None:
         """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
-        network = self.net.network
-        if isinstance(network.noise, ClassTransition):
-            transition = self.net.log_class_transition().exp()
+        if isinstance(self.net.network.noise, ClassTransition):
+            transition = self.net.log_class_transition().exp().numpy()
             if self.crossed:
                 self._start_over()
-            self.net.attach(FeatureTransition(transition, network.head.in_features))
+            self.net.attach_feature_noise(transition, n_targets=self.plan.n_noise_targets)
 
     # Expectation maximisation
 
@@ -365,20 +366,20 @@ def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, 
     prior = torch.zeros(data.n_classes, dtype=torch.float64)
     joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
     start = 0
-    log_transition = None
+    noise = net.network.noise
     for clean_log_proba, log_transition in net.batch_outputs(data.dataset()):
         proba = clean_log_proba.double().exp()
         if weight is not None:
             proba = proba * weight[start : start + len(proba), None]
         prior += proba.sum(dim=0)
-        if log_transition is not None and log_transition.ndim == 3:
-            joint += torch.einsum("ti,tij->ij", proba, log_transition.double().exp())
+        if noise is not None and log_transition is not None and noise.elements_per_row:
+            joint += noise.joint_counts(proba, log_transition.double())
         start += len(proba)
     _check_no_nan(net, prior)
-    if log_transition is None:
+    if noise is None:
         transition = torch.eye(data.n_classes, dtype=torch.float64)
-    elif log_transition.ndim == 2:
-        transition = F.floor_transition(log_transition.double().exp(), 0.0)
+    elif noise.elements_per_row:
+        transition = F.expected_transition(joint, smallest=0.0)
     else:
-        transition = F.expected_transition(joint)
+        transition = noise.dense(net.log_class_transition().double())
     return (prior / prior.sum()).numpy(), transition.numpy()

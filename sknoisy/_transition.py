@@ -1,14 +1,77 @@
-"""The noise layers: thin modules that return logarithms of transition probabilities."""
+"""The noise layers: thin modules that return logarithms of transition probabilities.
+
+A layer that keeps only some observed classes for each true class, the sparse one of the paper,
+is smaller in every way: its weights, and what it computes of a batch.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sknoisy import _functional as F
 
 
-class ClassTransition(nn.Module):
+class NoiseLayer(nn.Module):
+    """What the noise layers have in common.
+
+    Attributes
+    ----------
+    bias : Tensor of shape (true, observed), or (true, n_targets) when it is sparse
+    start : Tensor
+        Where the layer started, probabilities in the shape of what it returns.
+    """
+
+    bias: Tensor
+    start: Tensor
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.bias.shape[0]
+
+    @property
+    def elements_per_row(self) -> int:
+        """How many numbers the layer computes for one row of the data."""
+        return 0
+
+    def index(self, target: Tensor) -> Tensor:
+        """Return where the observed labels stand in what the layer returns.
+
+        Parameters
+        ----------
+        target : Tensor of shape (n,)
+
+        Returns
+        -------
+        Tensor of shape (n,) or (n, true)
+            For `_functional.observed_log_joint`.
+        """
+        return target
+
+    def dense(self, log_transition: Tensor) -> Tensor:
+        """Return probabilities of all observed classes from what the layer returned.
+
+        Returns
+        -------
+        Tensor of shape (..., true, observed)
+            Rows sum to one.
+        """
+        return F.floor_transition(log_transition.exp(), 0.0)
+
+    def noisy_log_proba(self, clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
+        """Return ``log p(z=j|x)``, shape (n, observed), from what the layer returned."""
+        return F.noisy_log_proba(clean_log_proba, F.class_log_transition(log_transition))
+
+    def joint_counts(self, proba: Tensor, log_transition: Tensor) -> Tensor:
+        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed), of the c-model."""
+        return torch.einsum("ti,tij->ij", proba, self.dense(log_transition))
+
+
+class ClassTransition(NoiseLayer):
     r"""Noise that depends on the true class only, the s-model.
 
     .. math:: p(z=j \mid y=i) = \mathrm{softmax}_j(b_{ij})
@@ -19,24 +82,26 @@ class ClassTransition(nn.Module):
         Where the layer starts; rows sum to one, entries are positive.
     learnable : bool, default=True
         Whether the matrix is a parameter or stays as it is.
+    n_targets : int or None, default=None
+        How many observed classes each true class can turn into, the likeliest in `transition`.
+        None is all of them.
     """
 
-    bias: Tensor
-    start: Tensor
+    targets: Tensor | None
 
-    def __init__(self, transition: Tensor, *, learnable: bool = True) -> None:
+    def __init__(
+        self, transition: Tensor, *, learnable: bool = True, n_targets: int | None = None
+    ) -> None:
         super().__init__()
-        self.register_buffer("start", transition.clone())
-        bias = transition.log()
+        targets = None if n_targets is None else F.likeliest_targets(transition, n_targets)
+        self.register_buffer("targets", targets)
+        bias = self._packed(transition).log()
         if learnable:
             self.bias = nn.Parameter(bias)
         else:
             self.register_buffer("bias", bias)
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return self.bias.shape[0]
+        start = transition if n_targets is None else self.dense(self.forward().detach())
+        self.register_buffer("start", start.clone())
 
     @torch.no_grad()
     def reset_transition(self, transition: Tensor) -> None:
@@ -46,18 +111,37 @@ class ClassTransition(nn.Module):
         ----------
         transition : Tensor of shape (true, observed)
         """
-        self.bias.copy_(transition.log())
+        self.bias.copy_(self._packed(transition).log())
 
     def forward(self, hidden: Tensor | None = None) -> Tensor:
         """Return log transition probabilities of shape (true, observed), the same for all rows."""
-        return F.class_log_transition(self.bias)
+        log_transition = F.class_log_transition(self.bias)
+        if self.targets is None:
+            return log_transition
+        outside = math.log(F.SMALLEST_PROBABILITY)
+        full = log_transition.new_full((self.n_classes, self.n_classes), outside)
+        return full.scatter(1, self.targets, log_transition)
+
+    def dense(self, log_transition: Tensor) -> Tensor:
+        """Return the matrix, with zeros for the classes that it leaves out."""
+        transition = log_transition.exp()
+        if self.targets is not None:
+            transition = F.unpack(self._packed(transition), self.targets.to(transition.device))
+        return F.floor_transition(transition, 0.0)
+
+    def _packed(self, transition: Tensor) -> Tensor:
+        if self.targets is None:
+            return transition
+        return transition.gather(1, self.targets.to(transition.device))
 
     def extra_repr(self) -> str:
         """Say how large the layer is and whether it learns."""
-        return f"n_classes={self.n_classes}, learnable={isinstance(self.bias, nn.Parameter)}"
+        sparse = "" if self.targets is None else f", n_targets={self.bias.shape[1]}"
+        learnable = isinstance(self.bias, nn.Parameter)
+        return f"n_classes={self.n_classes}{sparse}, learnable={learnable}"
 
 
-class FeatureTransition(nn.Module):
+class FeatureTransition(NoiseLayer):
     r"""Noise that depends on the true class and on the features, the c-model.
 
     .. math:: p(z=j \mid y=i, x) = \mathrm{softmax}_j(u_{ij} \cdot h(x) + b_{ij})
@@ -72,8 +156,6 @@ class FeatureTransition(nn.Module):
         Width of the last hidden layer h(x).
     """
 
-    start: Tensor
-
     def __init__(self, transition: Tensor, n_hidden: int) -> None:
         super().__init__()
         self.register_buffer("start", transition.clone())
@@ -81,9 +163,9 @@ class FeatureTransition(nn.Module):
         self.weight = nn.Parameter(transition.new_zeros(*transition.shape, n_hidden))
 
     @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return self.bias.shape[0]
+    def elements_per_row(self) -> int:
+        """How many numbers the layer computes for one row of the data."""
+        return self.bias.numel()
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return log transition probabilities of shape (n, true, observed) for a batch of h(x)."""
@@ -92,3 +174,55 @@ class FeatureTransition(nn.Module):
     def extra_repr(self) -> str:
         """Say how large the layer is."""
         return f"n_classes={self.n_classes}, n_hidden={self.weight.shape[-1]}"
+
+
+class SparseFeatureTransition(FeatureTransition):
+    """The c-model with a few observed classes for each true class, of the paper.
+
+    Parameters
+    ----------
+    transition : Tensor of shape (true, observed)
+        Where the layer starts.
+    n_hidden : int
+        Width of the last hidden layer h(x).
+    n_targets : int
+        How many observed classes each true class can turn into, the likeliest in `transition`.
+    """
+
+    targets: Tensor
+    columns: Tensor
+
+    def __init__(self, transition: Tensor, n_hidden: int, n_targets: int) -> None:
+        targets = F.likeliest_targets(transition, n_targets)
+        packed = F.floor_transition(transition.gather(1, targets))
+        super().__init__(packed, n_hidden)
+        self.register_buffer("targets", targets)
+        self.register_buffer("columns", F.columns_of_targets(targets))
+        self.start = functional.pad(packed, (0, 1))  # nothing is expected outside
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return log probabilities of shape (n, true, n_targets + 1); the last is for the rest."""
+        return F.with_outside(super().forward(hidden))
+
+    def index(self, target: Tensor) -> Tensor:
+        """Return the column of each label for each true class, shape (n, true)."""
+        return self.columns.to(target.device)[target]
+
+    def dense(self, log_transition: Tensor) -> Tensor:
+        """Return probabilities of shape (n, true, observed), zero for the classes left out."""
+        return F.unpack(self._kept(log_transition), self.targets.to(log_transition.device))
+
+    def noisy_log_proba(self, clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
+        """Return ``log p(z=j|x)``, shape (n, observed), from what the layer returned."""
+        joint = clean_log_proba.exp().unsqueeze(-1) * self._kept(log_transition)
+        observed = joint.new_zeros(clean_log_proba.shape)
+        targets = self.targets.to(joint.device)
+        return observed.index_add_(1, targets.flatten(), joint.flatten(1)).log()
+
+    def joint_counts(self, proba: Tensor, log_transition: Tensor) -> Tensor:
+        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed)."""
+        packed = torch.einsum("ti,tij->ij", proba, self._kept(log_transition))
+        return F.unpack(packed, self.targets.to(packed.device))
+
+    def _kept(self, log_transition: Tensor) -> Tensor:
+        return F.floor_transition(log_transition[..., :-1].exp(), 0.0)

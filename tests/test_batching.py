@@ -116,8 +116,12 @@ def test_sparse_data_is_made_dense_a_batch_at_a_time(monkeypatch):
     monkeypatch.setattr(
         sparse.csr_array, "toarray", lambda self: sizes.append(self.shape[0]) or toarray(self)
     )
-    list(ArrayBatches(ArrayDataset(sparse.csr_array(np.eye(10))), 4))
+    wide = sparse.csr_array((10, 2**18), dtype=np.float64)
+    list(ArrayBatches(ArrayDataset(wide), 4))
     assert sizes == [4, 4, 2]
+    sizes.clear()
+    list(ArrayBatches(ArrayDataset(sparse.csr_array(np.eye(10))), 4))
+    assert sizes == [10]  # a megabyte at most, cut into batches after that
 
 
 def test_a_memory_map_is_not_copied_and_read_a_batch_at_a_time(tmp_path):
