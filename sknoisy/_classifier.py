@@ -38,6 +38,8 @@ class NoisyLabelClassifier(
     a single clean label. The noise layer is taken off for prediction: `predict` returns the
     true label that is likeliest, and `transition_matrix_` is the noise that was found.
 
+    Read more in the user guide.
+
     Parameters
     ----------
     module : nn.Module class, factory or instance, default=None
@@ -57,8 +59,7 @@ class NoisyLabelClassifier(
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
         alternates posteriors of the true labels, a closed-form update of the matrix, and an
         epoch of the network on soft targets; for ``noise_model="s"`` only.
-    transition_init : {"auto", "confusion", "cluster"} or array-like of shape \
-            (n_classes, n_classes), default="auto"
+    transition_init : {"auto", "confusion", "cluster"} or array-like, default="auto"
         Where the noise layer starts, which decides what it finds.
 
         - "auto" fits a mixture with label noise to predictions for rows that the network did
@@ -66,8 +67,8 @@ class NoisyLabelClassifier(
           observed classes, by the held-out likelihood after one joint epoch.
         - "cluster" takes histograms of the observed labels in k clusters of the predictions.
         - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
-        - An array is a known or supposed matrix: rows are true classes, columns observed ones,
-          both in the order of `classes_`.
+        - An array of shape (n_classes, n_classes) is a known or supposed matrix: rows are true
+          classes, columns observed ones, both in the order of `classes_`.
 
         With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
         or "cluster", and labels are taken at their word: the matrix stays the identity.
@@ -153,7 +154,7 @@ class NoisyLabelClassifier(
         Number of epochs of all stages.
     n_features_in_ : int
         Number of features, ``X.shape[1]``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, when X had names that are all strings.
     net_ : skorch.NeuralNetClassifier
         The net, trimmed to what prediction needs.

@@ -26,7 +26,6 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import torch
 from protocol import Figure, Images, main
 from torch import Tensor, nn
 
@@ -106,5 +105,4 @@ FIGURE = Figure(
 )
 
 if __name__ == "__main__":
-    torch.backends.cudnn.benchmark = True
     main(FIGURE, __doc__.split("\n\n")[1])
