@@ -15,10 +15,16 @@ from sklearn.utils import Bunch
 
 from sknoisy import _validation
 from sknoisy._crossfit import NEEDED, cross_fit, partition
+from sknoisy._display import TrainingCurveDisplay, TransitionMatrixDisplay
 from sknoisy._unwrapping import unwrap_fitted, unwrap_unfitted
 from sknoisy._validation import FloatArray
 
-__all__ = ["find_label_issues", "label_quality"]
+__all__ = [
+    "TrainingCurveDisplay",
+    "TransitionMatrixDisplay",
+    "find_label_issues",
+    "label_quality",
+]
 
 
 def label_quality(
