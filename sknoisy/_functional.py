@@ -130,12 +130,26 @@ def observed_log_joint(clean_log_proba: Tensor, log_transition: Tensor, target: 
     -------
     Tensor of shape (n, true)
     """
+    return clean_log_proba + observed_log_column(log_transition, target)
+
+
+def observed_log_column(log_transition: Tensor, target: Tensor) -> Tensor:
+    """Probability of the label that was observed given each true label, ``p(z_t | y=i)``.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+    target : Tensor of shape (n,) or (n, true)
+        As for `observed_log_joint`.
+
+    Returns
+    -------
+    Tensor of shape (n, true)
+    """
     if log_transition.ndim == 2:
-        column = functional.embedding(target, log_transition.T)
-    else:
-        index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
-        column = log_transition.gather(2, index).squeeze(2)
-    return clean_log_proba + column
+        return functional.embedding(target, log_transition.T)
+    index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
+    return log_transition.gather(2, index).squeeze(2)
 
 
 def noisy_log_likelihood(

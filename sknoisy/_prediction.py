@@ -128,17 +128,36 @@ class PredictionMixin:
         ndarray of shape (n_samples, n_classes)
             Element (t, i) is the probability that the true label of row t is ``classes_[i]``.
         """
+        batches = self._labelled_batches(X, y)
+        return torch.cat([F.label_posterior(*batch) for batch in batches]).numpy()
+
+    def _label_factors(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logarithms of p(true label | x) and p(observed label | true label[, x]).
+
+        Returns
+        -------
+        clean_log_proba : ndarray of shape (n_samples, true)
+            Without class weights.
+        log_column : ndarray of shape (n_samples, true)
+            Element (t, i) is ``log p(z=y[t] | y=i[, x_t])``.
+        """
+        factors = [
+            (clean, F.observed_log_column(transition, observed))
+            for clean, transition, observed in self._labelled_batches(X, y)
+        ]
+        clean_log_proba, log_column = (torch.cat(parts) for parts in zip(*factors, strict=True))
+        return clean_log_proba.numpy(), log_column.numpy()
+
+    def _labelled_batches(self, X: Any, y: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield clean log-probabilities, log transition and encoded observed labels."""
         dataset = self._dataset(X)
         target = torch.from_numpy(
             _validation.encode_labels(_validation.check_labels(y, dataset.data), self.classes_)
         )
-        noise = self._noise_layer()
-        posterior, start = [], 0
+        noise, start = self._noise_layer(), 0
         for clean, transition in self._batch_log_probas(dataset):
-            observed = noise.index(target[start : start + len(clean)])
-            posterior.append(F.label_posterior(clean, transition, observed))
+            yield clean, transition, noise.index(target[start : start + len(clean)])
             start += len(clean)
-        return torch.cat(posterior).numpy()
 
     def _dataset(self, X: Any) -> ArrayDataset:
         check_is_fitted(self)

@@ -11,16 +11,14 @@ from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.frozen import FrozenEstimator
 
 # The public make_scorer hands over predictions only, not the estimator, and sklearn's
 # ScoringMonitor recognises a scorer by this class.
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d, gen_batches
 from sklearn.utils.multiclass import unique_labels
-from sklearn.utils.validation import check_is_fitted
 
+from sknoisy._unwrapping import unwrap_fitted
 from sknoisy._validation import FloatArray, check_transition_matrix, class_indices
 
 __all__ = [
@@ -244,7 +242,7 @@ def _noisy_log_likelihood(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
     """Mean log-likelihood of the observed labels `y`; see `noisy_log_likelihood_scorer`."""
-    classifier, X = _resolve(estimator, X, "predict_noisy_proba")
+    classifier, X = unwrap_fitted(estimator, X, "predict_noisy_proba")
     noisy_proba = np.asarray(classifier.predict_noisy_proba(X), dtype=np.float64)
     observed = _observed_indices(classifier, y, len(noisy_proba))
     likelihood = noisy_proba[np.arange(len(observed)), observed]
@@ -257,7 +255,7 @@ def _noise_corrected_accuracy(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
     """Estimated accuracy on the true labels; see `noise_corrected_accuracy_scorer`."""
-    classifier, X = _resolve(estimator, X, "predict_transition")
+    classifier, X = unwrap_fitted(estimator, X, "predict_transition")
     predicted = class_indices(np.asarray(classifier.predict(X)), np.asarray(classifier.classes_))
     observed = _observed_indices(classifier, y, len(predicted))
     share = _shares(sample_weight, len(predicted))
@@ -274,47 +272,6 @@ def _noise_corrected_accuracy(
         )
         counts[batch] = _estimated_correctness(observed[batch], predicted[batch], transition)
     return float(share @ counts)
-
-
-def _resolve(estimator: Any, X: Any, needed: str) -> tuple[Any, Any]:
-    """Find the classifier inside fitted pipelines and searches, and the features that reach it.
-
-    Parameters
-    ----------
-    estimator : object
-        The classifier, a pipeline whose last step it is, a search that refitted it, or any nesting
-        of these.
-    X : array-like of shape (n_samples, ...)
-        Features as `estimator` takes them.
-    needed : str
-        Method the classifier must have.
-
-    Returns
-    -------
-    classifier : object
-        Fitted estimator with the method.
-    X : array-like of shape (n_samples, ...)
-        Features as the classifier takes them.
-    """
-    inner = estimator
-    while not hasattr(type(inner), needed):
-        if isinstance(inner, Pipeline):
-            check_is_fitted(inner)
-            X = inner[:-1].transform(X) if len(inner) > 1 else X
-            inner = inner[-1]
-        elif isinstance(inner, FrozenEstimator):
-            inner = inner.estimator
-        elif hasattr(inner, "best_estimator_"):
-            inner = inner.best_estimator_
-        else:
-            raise TypeError(
-                f"estimator must have a method {needed}, as NoisyLabelClassifier has, or be a "
-                "pipeline that ends in such a classifier, or a search over one that was fitted "
-                f"with refit=True; got {type(inner).__name__}"
-                f"{'' if inner is estimator else f' in {type(estimator).__name__}'}."
-            )
-    check_is_fitted(inner)
-    return inner, X
 
 
 def _observed_indices(classifier: Any, y: ArrayLike, n_samples: int) -> NDArray[np.intp]:
