@@ -26,6 +26,7 @@ from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
 from sknoisy._streaming import Stream, learn_chunk, stream_classes, streams
 from sknoisy._training import Trainer, summarise
+from sknoisy._validation import refused_as
 
 
 class NoisyLabelClassifier(
@@ -401,9 +402,13 @@ class NoisyLabelClassifier(
         self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
     ) -> dict[str, Any]:
         """Return the attributes that prediction needs, at any time of the fit."""
-        weight = compute_class_weight(
-            self.class_weight, classes=classes, y=classes[data.target], sample_weight=data.weight
-        )
+        with refused_as("class_weight", "hold a weight for each class"):
+            weight = compute_class_weight(
+                self.class_weight,
+                classes=classes,
+                y=classes[data.target],
+                sample_weight=data.weight,
+            )
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
             raise ValueError(
                 "`class_weight` must hold finite weights that are not negative and not all zero; "

@@ -21,7 +21,7 @@ from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
-from sknoisy._batching import ArrayBatches, ArrayDataset
+from sknoisy._batching import ArrayBatches, ArrayDataset, make_batches
 from sknoisy._callbacks import SeenRows, StageLog, check_callbacks, copied_callbacks
 from sknoisy._module import BestWeights, NoiseLayer, NoisyLabelNetwork
 from sknoisy._params import accepted_names, check_patterns
@@ -209,7 +209,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             params.setdefault("shuffle", True)
         if "generator" in accepted:
             params.setdefault("generator", generator)
-        return self.iterator_train(train, **params)
+        return make_batches("iterator_train", self.iterator_train, train, params)
 
     def _notify_epoch_end(self, datasets: dict[str, SeenRows | None]) -> bool:
         """Tell the callbacks; return True if one of skorch's stops the stage.
@@ -389,7 +389,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
-        return self.iterator_valid(dataset, **params)
+        return make_batches("iterator_valid", self.iterator_valid, dataset, params)
 
     def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
         """Tell skorch's scoring callbacks that the network returns logarithms."""
