@@ -24,6 +24,7 @@ from sknoisy._persistence import VersionedMixin
 from sknoisy._prediction import PredictionMixin
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
+from sknoisy._rollback import all_or_nothing
 from sknoisy._streaming import Stream, learn_chunk, stream_classes, streams
 from sknoisy._training import Trainer, summarise
 from sknoisy._validation import refused_as
@@ -302,6 +303,7 @@ class NoisyLabelClassifier(
 
     # Training
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
         """Learn network and noise from observed labels.
@@ -339,6 +341,7 @@ class NoisyLabelClassifier(
         return self
 
     @available_if(streams)
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None

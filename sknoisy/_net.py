@@ -227,14 +227,15 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         return False
 
     def _check_finite(self) -> None:
-        loss = self.history[-1, "train_loss"]
-        if not math.isfinite(loss):
-            stage, epoch = self.history[-1, ("stage", "epoch")]
-            raise ValueError(
-                f"The training loss became {loss} in epoch {epoch} (stage {stage!r}). "
-                f"Lower the learning rate `lr` (now {self.lr}) or scale X, for instance with "
-                "StandardScaler."
-            )
+        row = self.history[-1]
+        for kind in ("train", "valid"):
+            loss = row.get(f"{kind}_loss", 0.0)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"The {kind}_loss became {loss} in epoch {row['epoch']} (stage "
+                    f"{row['stage']!r}). Lower the learning rate `lr` (now {self.lr}) or scale X, "
+                    "for instance with StandardScaler."
+                )
 
     # skorch's hooks
 
