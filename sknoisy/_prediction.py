@@ -14,6 +14,7 @@ from sknoisy import _functional as F
 from sknoisy import _validation
 from sknoisy._batching import ArrayDataset
 from sknoisy._net import NoiseAdaptationNet
+from sknoisy._random import note_computation
 
 
 class PredictionMixin:
@@ -125,6 +126,7 @@ class PredictionMixin:
 
     def _dataset(self, X: Any) -> ArrayDataset:
         check_is_fitted(self)
+        note_computation()
         X = _validation.check_features(self, X, reset=False)
         return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
 

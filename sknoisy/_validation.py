@@ -61,7 +61,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     rows = "a row for each sample" if reset else "rows like those of fit"
     with (
         refused_as("X", f"hold finite numbers, {rows}"),
-        np.errstate(over="ignore"),  # the check for infinity says it better than the cast
+        np.errstate(over="ignore", invalid="ignore"),  # a check for infinity says it better
     ):
         X = validate_data(
             estimator,

@@ -251,6 +251,7 @@ BAD_INPUTS = [
     # Data that cannot be learned from
     (fit, {"X": with_entry(np.nan)}, "X", FINITE, "NaN"),
     (fit, {"X": with_entry(np.inf)}, "X", FINITE, r"infinity or .* dtype\('float32'\)"),
+    (fit, {"X": X * [np.inf, -np.inf]}, "X", FINITE, "infinity"),
     (fit, {"X": sparse.csr_array(with_entry(np.nan))}, "X", FINITE, "NaN"),
     (fit, {"X": [*X[1:].astype(int).tolist(), [10**300, 1]]}, "X", FINITE, "too large for dtype"),
     (fit, {"X": X[:, 0]}, "X", FINITE, "1D array instead"),

@@ -2,12 +2,11 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import pickle
 import stat
-import subprocess
 import sys
-import textwrap
 import zipfile
 
 import numpy as np
@@ -119,28 +118,30 @@ def test_a_fault_while_saving_leaves_the_old_file_whole(step, fault, path, monke
     assert path.read_bytes() == before
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on processes")
+def save_on_a_full_disk(path, limit, sender):
+    import resource
+    import signal
+
+    model = load_model(path)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        save_model(model, path)
+    except OSError as error:
+        sender.send(error.errno)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits on processes")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside threads
 def test_a_disk_that_fills_leaves_the_old_file_whole(path):
     before = path.read_bytes()
-    program = f"""
-        import resource, signal
-        from sknoisy import load_model, save_model
-        model = load_model({str(path)!r})
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before)} // 2,) * 2)
-        try:
-            save_model(model, {str(path)!r})
-        except OSError as error:
-            print("refused:", error)
-        """
-    finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert finished.stdout.startswith("refused: [Errno 27]")
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=save_on_a_full_disk, args=(path, len(before) // 2, sender))
+    process.start()
+    assert receiver.poll(60)
+    assert receiver.recv() == errno.EFBIG
+    process.join(60)
     assert os.listdir(path.parent) == [path.name]
     assert path.read_bytes() == before
 
