@@ -6,7 +6,14 @@ learned together with the network, without a single clean label, and taken off f
 """
 
 from sknoisy._classifier import NoisyLabelClassifier
+from sknoisy._files import load_model, save_model
 from sknoisy._persistence import SKOPS_TRUSTED_TYPES
 from sknoisy._version import __version__
 
-__all__ = ["SKOPS_TRUSTED_TYPES", "NoisyLabelClassifier", "__version__"]
+__all__ = [
+    "SKOPS_TRUSTED_TYPES",
+    "NoisyLabelClassifier",
+    "__version__",
+    "load_model",
+    "save_model",
+]

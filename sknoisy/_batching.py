@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import check_scalar
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from sknoisy._validation import refused_as
 
 Batch = tuple[Tensor | dict[str, Tensor], Tensor]
 
@@ -145,6 +149,7 @@ class ArrayBatches:
         generator: torch.Generator | None = None,
         pin_memory: bool = False,
     ) -> None:
+        check_scalar(batch_size, "batch_size", Integral, min_val=1)
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -211,4 +216,24 @@ def shuffled_batches(
     chosen["generator"] = generator
     if torch.device(device).type == "cuda":
         chosen["pin_memory"] = True
-    return iterator(dataset, **{k: v for k, v in chosen.items() if k in accepted} | params)
+    params = {k: v for k, v in chosen.items() if k in accepted} | params
+    return make_batches("iterator_train", iterator, dataset, params)
+
+
+def make_batches(
+    name: str, iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+) -> Any:
+    """Return the batches of a data set, from the class of iterators that parameter `name` holds.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If it takes other parameters, or gives no batches.
+    """
+    with refused_as(name, "be a class of iterators over batches, as torch's DataLoader"):
+        batches = iterator(dataset, **params)
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"it made {type(batches).__name__}.")
+        if isinstance(batches, Sized) and len(batches) == 0:
+            raise ValueError(f"it made no batch of {len(dataset)} rows.")  # type: ignore[arg-type]
+    return batches

@@ -6,6 +6,8 @@ import copy
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from sknoisy._batching import ArrayBatches
 from sknoisy._memory import check_feature_noise_fits
@@ -13,13 +15,15 @@ from sknoisy._module import NoisyLabelNetwork, build_network
 from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations
 from sknoisy._training import Plan
-from sknoisy._validation import check_routed, check_transition_matrix
+from sknoisy._validation import check_routed, check_transition_matrix, refused_as
 
 
 def check_combinations(classifier: Any) -> None:
     """Refuse parameters that exclude each other."""
     check_routed(classifier._routed())
+    _check_device(classifier.device)
     classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
+    _check_optimizer(classifier)
     classifier._check_params_of("iterator_train", classifier.iterator_train or ArrayBatches)
     classifier._check_params_of("iterator_valid", classifier.iterator_valid or ArrayBatches)
     if classifier.noise_model == "c" and classifier.method == "em":
@@ -35,6 +39,35 @@ def check_combinations(classifier: Any) -> None:
             f"`transition_init`; got noise_model={classifier.noise_model!r} and "
             f"transition_init={classifier.transition_init!r}."
         )
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`device` must be one that torch can compute on here; got {str(device)!r}: {error}"
+        ) from error
+
+
+def _check_optimizer(classifier: Any) -> None:
+    """Refuse what makes no optimiser, by a trial on one parameter."""
+    params = {"lr": classifier.lr, **classifier._params_of("optimizer")}
+    groups = params.pop("param_groups", ())
+    pairs = isinstance(groups, list | tuple) and all(
+        isinstance(group, list | tuple) and len(group) == 2 and isinstance(group[1], dict)
+        for group in groups
+    )
+    if not pairs:
+        raise ValueError(
+            "`optimizer__param_groups` must hold pairs of a pattern of names and a dict of "
+            f"parameters; got {groups!r}."
+        )
+    names = ", ".join(f"optimizer__{name}" if name != "lr" else name for name in params)
+    with refused_as("optimizer", f"be a class of torch optimisers that takes {names}"):
+        made = classifier.optimizer([nn.Parameter(torch.zeros(1))], **params)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(f"it made {type(made).__name__}.")
 
 
 def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:

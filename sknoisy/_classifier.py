@@ -24,8 +24,10 @@ from sknoisy._persistence import VersionedMixin
 from sknoisy._prediction import PredictionMixin
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
+from sknoisy._rollback import all_or_nothing
 from sknoisy._streaming import Stream, learn_chunk, stream_classes, streams
 from sknoisy._training import Trainer, summarise
+from sknoisy._validation import refused_as
 
 
 class NoisyLabelClassifier(
@@ -308,6 +310,7 @@ class NoisyLabelClassifier(
 
     # Training
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
         """Learn network and noise from observed labels.
@@ -350,6 +353,7 @@ class NoisyLabelClassifier(
         return self
 
     @available_if(streams)
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
@@ -413,9 +417,13 @@ class NoisyLabelClassifier(
         self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
     ) -> dict[str, Any]:
         """Return the attributes that prediction needs, at any time of the fit."""
-        weight = compute_class_weight(
-            self.class_weight, classes=classes, y=classes[data.target], sample_weight=data.weight
-        )
+        with refused_as("class_weight", "hold a weight for each class"):
+            weight = compute_class_weight(
+                self.class_weight,
+                classes=classes,
+                y=classes[data.target],
+                sample_weight=data.weight,
+            )
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
             raise ValueError(
                 "`class_weight` must hold finite weights that are not negative and not all zero; "

@@ -151,7 +151,7 @@ def build_network(
                 f"{_with_prefix(module_params)}. The default network is set by "
                 "`hidden_layer_sizes` and `dropout`."
             )
-        if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
+        if not all(_is_size(size) for size in hidden_layer_sizes):
             raise ValueError(
                 "`hidden_layer_sizes` must hold integers of at least 1; got "
                 f"{hidden_layer_sizes!r}."
@@ -169,6 +169,10 @@ def build_network(
     hidden = hidden.to(sample.dtype)
     network = NoisyLabelNetwork(hidden, _width(hidden, sample), n_classes)
     return network.to(sample.dtype)
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
 
 
 def _with_prefix(module_params: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
-from sknoisy._batching import ArrayBatches, ArrayDataset, shuffled_batches
+from sknoisy._batching import ArrayBatches, ArrayDataset, make_batches, shuffled_batches
 from sknoisy._callbacks import (
     SeenRows,
     StageLog,
@@ -246,14 +246,15 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         return False
 
     def _check_finite(self) -> None:
-        loss = self.history[-1, "train_loss"]
-        if not math.isfinite(loss):
-            stage, epoch = self.history[-1, ("stage", "epoch")]
-            raise ValueError(
-                f"The training loss became {loss} in epoch {epoch} (stage {stage!r}). "
-                f"Lower the learning rate `lr` (now {self.lr}) or scale X, for instance with "
-                "StandardScaler."
-            )
+        row = self.history[-1]
+        for kind in ("train", "valid"):
+            loss = row.get(f"{kind}_loss", 0.0)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"The {kind}_loss became {loss} in epoch {row['epoch']} (stage "
+                    f"{row['stage']!r}). Lower the learning rate `lr` (now {self.lr}) or scale X, "
+                    "for instance with StandardScaler."
+                )
 
     # skorch's hooks
 
@@ -392,7 +393,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
-        return self.iterator_valid(dataset, **params)
+        return make_batches("iterator_valid", self.iterator_valid, dataset, params)
 
     def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
         """Tell skorch's scoring callbacks that the network returns logarithms."""

@@ -15,6 +15,7 @@ from sknoisy import _validation
 from sknoisy._batching import ArrayDataset
 from sknoisy._memory import check_memory
 from sknoisy._net import NoiseAdaptationNet
+from sknoisy._random import note_computation
 from sknoisy._transition import ClassTransition, NoiseLayer
 
 
@@ -161,6 +162,7 @@ class PredictionMixin:
 
     def _dataset(self, X: Any) -> ArrayDataset:
         check_is_fitted(self)
+        note_computation()
         X = _validation.check_features(self, X, reset=False)
         return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
 

@@ -11,21 +11,37 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
 
 _MAX_SEED = np.iinfo(np.int32).max
 
 # torch's default generators belong to the process: dropout in one thread would draw from the
 # seed of another. Fits in threads therefore take turns.
 _generators = threading.RLock()
+_computed = False
 
 
-def _new_lock() -> None:
+def note_computation() -> None:
+    """Remember that this process has computed, perhaps with threads."""
+    global _computed
+    _computed = True
+
+
+def _in_forked_process() -> None:
+    """Put right what a fork breaks.
+
+    A lock that another thread holds stays locked, and GNU OpenMP waits forever for threads that
+    are not there: torch's own worker processes compute with one thread as well.
+    """
     global _generators
     _generators = threading.RLock()
+    if _computed and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        threadpool_limits(1)  # scikit-learn has a copy of OpenMP of its own
 
 
-if hasattr(os, "register_at_fork"):  # a lock that another thread holds stays locked in a fork
-    os.register_at_fork(after_in_child=_new_lock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def seed_stream(random_state: Any) -> np.random.RandomState:
@@ -60,6 +76,7 @@ def torch_seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None
     device : str or torch.device, default="cpu"
         The accelerator whose generator is seeded as well.
     """
+    note_computation()
     device = torch.device(device)
     accelerators = [device] if device.type == "cuda" else []
     with _generators, torch.random.fork_rng(devices=accelerators):

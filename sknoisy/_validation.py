@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,23 @@ ROUTED_PREFIXES = ("module", "optimizer", "iterator_train", "iterator_valid", "c
 _ROW_SUM_TOLERANCE = 1e-3
 
 
+@contextmanager
+def refused_as(name: str, expected: str) -> Iterator[None]:
+    """Let a refusal inside the block say which parameter it is about and what was expected.
+
+    Parameters
+    ----------
+    name : str
+    expected : str
+        Goes on after "must".
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"`{name}` must {expected}: {error}") from error
+
+
 def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Validate X, of any rank, and set or compare the names and number of its features.
 
@@ -40,7 +58,11 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
         a file mapped to memory, which is not to be copied as a whole.
     """
     mapped = isinstance(X, np.memmap) and X.dtype.kind in "biuf"
-    with np.errstate(over="ignore"):  # the check for infinity says it better than the cast
+    rows = "a row for each sample" if reset else "rows like those of fit"
+    with (
+        refused_as("X", f"hold finite numbers, {rows}"),
+        np.errstate(over="ignore", invalid="ignore"),  # a check for infinity says it better
+    ):
         X = validate_data(
             estimator,
             X,
@@ -69,15 +91,14 @@ def check_labels(y: Any, X: Any) -> np.ndarray:
     TypeError
         If some labels are strings and others are not, so that they cannot be sorted.
     """
-    y = _check_y(y, estimator="NoisyLabelClassifier")
-    try:
-        check_classification_targets(y)
-    except TypeError as error:  # labels that cannot be sorted
-        types = sorted({type(label).__name__ for label in y.tolist()})
-        raise TypeError(
-            f"The observed labels `y` must be uniformly strings or numbers; got {', '.join(types)}."
-        ) from error
-    check_consistent_length(X, y)
+    with refused_as("y", "hold one label for each row of X, uniformly strings or numbers"):
+        y = _check_y(y, estimator="NoisyLabelClassifier")
+        try:
+            check_classification_targets(y)
+        except TypeError as error:  # labels that cannot be sorted
+            types = sorted({type(label).__name__ for label in y.tolist()})
+            raise TypeError(f"got {', '.join(types)}.") from error
+        check_consistent_length(X, y)
     return y
 
 
@@ -91,11 +112,9 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    try:
-        sample_weight = np.asarray(sample_weight, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`sample_weight` must be numbers, one for each row: {error}") from error
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with refused_as("sample_weight", "hold a number for each row, none negative and not all zero"):
+        weight = np.asarray(sample_weight, dtype=np.float64)
+        weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     return None if np.all(weight == weight[0]) else weight
 
 

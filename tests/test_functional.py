@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from sknoisy import _functional as F
+from sknoisy._transition import ClassTransition, FeatureTransition
 
 seeds = st.integers(0, 2**31)
 class_counts = st.integers(2, 5)
@@ -365,6 +366,51 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(size, dtype, kind):
             value.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+MATRICES = {
+    "identity": torch.eye,
+    "permutation": lambda k, **dtype: torch.eye(k, **dtype).roll(1, dims=1),
+    "one column": lambda k, **dtype: torch.eye(k, **dtype)[:1].repeat(k, 1),
+    "uniform": lambda k, **dtype: torch.full((k, k), 1 / k, **dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_classes", [2, 50, 1000])
+@pytest.mark.parametrize("kind", MATRICES)
+def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, n_classes, dtype):
+    generator = torch.Generator().manual_seed(n_classes)
+    logits = torch.empty(6, n_classes, dtype=dtype).uniform_(-1e4, 1e4, generator=generator)
+    logits.requires_grad_()
+    target = torch.randint(n_classes, (6,), generator=generator)
+    start = F.floor_transition(MATRICES[kind](n_classes, dtype=dtype))
+    layers = [ClassTransition(start), FeatureTransition(start, 2)]
+    hidden = torch.empty(6, 2, dtype=dtype).uniform_(-1e4, 1e4, generator=generator)
+    for layer in layers if n_classes < 1000 else layers[:1]:
+        p, T = F.clean_log_proba(logits), layer(hidden)
+        losses = [
+            F.noisy_log_likelihood(p, T, target),
+            F.soft_target_log_likelihood(p, F.label_posterior(p, T, target)),
+            F.transition_log_prior(T, layer.start),
+            F.log_volume(T),
+        ]
+        leaves = [logits, *layer.parameters()]
+        for loss in losses:
+            assert loss.isfinite().all()
+            gradients = torch.autograd.grad(
+                loss.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            assert all(gradient.isfinite().all() for gradient in gradients)
+        for proba in (
+            p.exp(),
+            T.exp(),
+            F.noisy_log_proba(p, T).exp(),
+            F.label_posterior(p, T, target),
+        ):
+            assert proba.min() >= 0
+            assert proba.max() <= 1 + 1e-6
+            assert_close(proba.sum(dim=-1), torch.ones_like(proba[..., 0]), atol=1e-6, rtol=0)
 
 
 # --- Weights ------------------------------------------------------------------------------------

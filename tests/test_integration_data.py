@@ -72,7 +72,10 @@ def test_csr_is_never_made_dense_as_a_whole(digits, quick, monkeypatch):
 
 
 def test_wide_sparse_data_needs_little_memory(quick):
-    X = sparse.random_array((1000, 20_000), density=1e-3, rng=0, format="csr", dtype="float32")
+    columns = np.random.default_rng(0).integers(20_000, size=20_000)
+    X = sparse.csr_array(
+        (np.ones(20_000, dtype="float32"), (np.arange(20_000) % 1000, columns)), (1000, 20_000)
+    )
     y = np.arange(1000) % 2
     quick.set_params(
         batch_size=20, iterator_valid__batch_size=20, hidden_layer_sizes=(2,), max_epochs=1
