@@ -80,8 +80,8 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        noise = self._noise_layer()
         batches = self._batch_log_probas(self._dataset(X))
+        noise = self._noise_layer()
         return torch.cat([noise.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
 
     def predict_transition(self, X: Any) -> np.ndarray:

@@ -35,7 +35,7 @@ def _in_forked_process() -> None:
     """
     global _generators
     _generators = threading.RLock()
-    if _computed and torch.get_num_threads() > 1:
+    if _computed:
         torch.set_num_threads(1)
         threadpool_limits(1)  # scikit-learn has a copy of OpenMP of its own
 

@@ -56,6 +56,7 @@ def test_csr_gives_the_result_of_the_dense_matrix(convert, params, digits, quick
 
 def test_csr_is_never_made_dense_as_a_whole(digits, quick, monkeypatch):
     X, y = digits
+    X = np.hstack([X, np.zeros((len(X), 20_000), dtype=X.dtype)])
     rows = []
     original = sparse.csr_array.toarray
 

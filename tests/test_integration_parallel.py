@@ -108,12 +108,15 @@ def test_another_process_gives_the_same_bits(start):
     given = pickle.dumps({f"{name} again": fit(name) for name in METHODS})
     context = multiprocessing.get_context(start)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=send_digests, args=(given, sender))
+    process = context.Process(target=send_digests, args=(given, sender), daemon=True)
     process.start()
-    assert receiver.poll(120)
-    assert receiver.recv() == digests(given)
-    process.join(60)
-    assert process.exitcode == 0
+    try:
+        assert receiver.poll(120), "the other process hangs"
+        assert receiver.recv() == digests(given)
+        process.join(60)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 def run(program, **environment):
