@@ -112,9 +112,9 @@ def fit_loop(problem: Problem, n_epochs: float, device: str = "cpu") -> nn.Modul
     return network
 
 
-def fit_skorch(problem: Problem, n_epochs: float) -> NeuralNetClassifier:
-    """Train with skorch as it comes, only silent and without its split."""
-    net = NeuralNetClassifier(
+def make_skorch(problem: Problem, n_epochs: float) -> NeuralNetClassifier:
+    """Return skorch's classifier as it comes, only silent and without its split."""
+    return NeuralNetClassifier(
         make_network(problem),
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
@@ -124,7 +124,11 @@ def fit_skorch(problem: Problem, n_epochs: float) -> NeuralNetClassifier:
         train_split=None,
         verbose=0,
     )
-    return net.fit(problem.X, problem.y)
+
+
+def fit_skorch(problem: Problem, n_epochs: float) -> NeuralNetClassifier:
+    """Train with plain skorch."""
+    return make_skorch(problem, n_epochs).fit(problem.X, problem.y)
 
 
 def fit_sklearn(problem: Problem, n_epochs: float) -> MLPClassifier:
@@ -153,11 +157,17 @@ def make_classifier(problem: Problem, **params: Any) -> NoisyLabelClassifier:
     return NoisyLabelClassifier(**(defaults | params))
 
 
-def fit_cleanlab(problem: Problem, **params: Any) -> Any:
-    """Find label issues by five-fold cross-fitting and train on the rest, with cleanlab."""
+def fit_cleanlab(problem: Problem, around: str = "sknoisy") -> Any:
+    """Find label issues by five-fold cross-fitting and train on the rest, with cleanlab.
+
+    The network is trained by ours without a noise model, or by plain skorch.
+    """
     from cleanlab.classification import CleanLearning
 
-    classifier = make_classifier(problem, noise_model=None, **params)
+    if around == "skorch":
+        classifier = make_skorch(problem, problem.n_epochs)
+    else:
+        classifier = make_classifier(problem, noise_model=None)
     return CleanLearning(classifier, seed=0).fit(problem.X, problem.y)
 
 
