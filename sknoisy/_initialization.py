@@ -22,7 +22,7 @@ from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal
 
 _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
-_ROWS_PER_CLUSTER = 5
+_ROWS_PER_CLUSTER = 10
 
 
 def confusion_start(
@@ -166,11 +166,13 @@ def mixture_start(
     log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
     rows = _capped_rows(n_samples, n_classes, random_state)
     first = [log_proba.argmax(axis=1)]
-    if n_samples >= _ROWS_PER_CLUSTER * n_classes:
+    n_rows = n_samples if isinstance(rows, slice) else len(rows)
+    if n_rows >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_clusters(log_proba, weight, rows, random_state))
     fits = [
         fit_noisy_mixture(scores, target, classes, n_classes, weight=weight, rows=rows)
-        for scores in (_contrasts(log_proba), np.log(np.exp(log_proba) + 0.01))
+        for view in (_contrasts, _without_tails)
+        for scores in [view(log_proba)]
         for classes in first
     ]
     return max(fits, key=lambda fit: fit.log_likelihood).transition
@@ -189,6 +191,13 @@ def _contrasts(log_proba: np.ndarray) -> np.ndarray:
     n_classes = log_proba.shape[1]
     centring = np.eye(n_classes) - 1.0 / n_classes
     return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
+
+
+def _without_tails(log_proba: np.ndarray) -> np.ndarray:
+    """Return logarithms that see no probability below a hundredth."""
+    proba = np.exp(log_proba)
+    proba += 0.01
+    return np.log(proba, out=proba)
 
 
 def _clusters(

@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.special import log_softmax, logsumexp, softmax
+from sklearn.utils import gen_batches
+
+_ELEMENTS_AT_ONCE = 2**22
 
 
 class NoisyMixture(NamedTuple):
@@ -78,29 +80,38 @@ def fit_noisy_mixture(
     -------
     NoisyMixture
     """
-    weight = np.ones(len(scores)) if weight is None else weight
-    observed, identity = np.eye(n_classes)[target], np.eye(n_classes)
+    weight = np.ones(len(target)) if weight is None else weight
+    identity = np.eye(n_classes)
 
-    def count(share: np.ndarray, observed: np.ndarray) -> np.ndarray:
-        counts = share.T @ observed + pseudo_count / n_classes
+    def normalised(counts: np.ndarray) -> np.ndarray:
+        counts = counts + pseudo_count / n_classes
         return counts / counts.sum(axis=1, keepdims=True)
 
-    share = identity[classes[rows]] * weight[rows, None]
+    some, labels = np.ascontiguousarray(scores[rows].T), target[rows]
+    share = identity[:, classes[rows]] * weight[rows]
     transition = np.full((n_classes, n_classes), np.inf)
     for _ in range(max_iter):
-        last, transition = transition, count(share, observed[rows])
-        prior, mean, covariance = _class_moments(scores[rows], share, shrinkage)
-        log_class = _discriminant(scores[rows], prior, mean, covariance)
-        log_joint = log_class + np.log(transition[:, target[rows]]).T
-        share = softmax(log_joint, axis=1) * weight[rows, None]
+        last, transition = transition, normalised(share @ identity[labels])
+        moments = _class_moments(some, share, shrinkage)
+        share = _discriminant(some, *moments)
+        share += np.log(transition)[:, labels]
+        _softmax(share)
+        share *= weight[rows]
         if np.abs(transition - last).max() < tol:
             break
-    log_class = _discriminant(scores, prior, mean, covariance)
-    log_joint = log_class + np.log(transition[:, target]).T
-    transition = count(softmax(log_joint, axis=1) * weight[:, None], observed)
-    log_label = logsumexp(log_class + np.log(transition[:, target]).T, axis=1)
+
+    counts, log_likelihood = np.zeros((n_classes, n_classes)), 0.0
+    for part in gen_batches(len(scores), max(1, _ELEMENTS_AT_ONCE // n_classes)):
+        share = _discriminant(scores[part].T, *moments)
+        log_proba = -_softmax(share.copy())
+        share += np.log(transition)[:, target[part]]
+        log_proba += _softmax(share)
+        share *= weight[part]
+        counts += share @ identity[target[part]]
+        log_likelihood += log_proba @ weight[part]
+    transition = normalised(counts)
     transition = transition[heaviest_diagonal(transition)]
-    return NoisyMixture(transition, float(np.average(log_label, weights=weight)))
+    return NoisyMixture(transition, float(log_likelihood / weight.sum()))
 
 
 def _class_moments(
@@ -108,15 +119,21 @@ def _class_moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Prior and mean of each class and their common covariance, from weighted shares.
 
+    Parameters
+    ----------
+    scores : ndarray of shape (n_scores, n_samples)
+    share : ndarray of shape (n_classes, n_samples)
+    shrinkage : float
+
     Returns
     -------
     prior : ndarray of shape (n_classes,)
     mean : ndarray of shape (n_classes, n_scores)
     covariance : ndarray of shape (n_scores, n_scores)
     """
-    mass = share.sum(axis=0) + 1e-9
-    mean = share.T @ scores / mass[:, None]
-    scatter = (scores * share.sum(axis=1, keepdims=True)).T @ scores - (mean.T * mass) @ mean
+    mass = share.sum(axis=1) + 1e-9
+    mean = share @ scores.T / mass[:, None]
+    scatter = (scores * share.sum(axis=0)) @ scores.T - (mean.T * mass) @ mean
     covariance = scatter / mass.sum()
     ridge = shrinkage * np.trace(covariance) / len(covariance) + 1e-8
     return mass / mass.sum(), mean, covariance + ridge * np.eye(len(covariance))
@@ -125,10 +142,26 @@ def _class_moments(
 def _discriminant(
     scores: np.ndarray, prior: np.ndarray, mean: np.ndarray, covariance: np.ndarray
 ) -> np.ndarray:
-    """Log of ``p(y=i | s_t)``, linear in the scores, shape (n_samples, n_classes)."""
+    """``log p(y=i | s_t)`` up to a constant of each row, shape (n_classes, n_samples).
+
+    It is linear in the scores.
+    """
     direction = np.linalg.solve(covariance, mean.T)
     offset = np.log(prior) - 0.5 * (mean.T * direction).sum(axis=0)
-    return log_softmax(scores @ direction + offset, axis=1)
+    return direction.T @ scores + offset[:, None]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn logits into probabilities of the first axis, in place; return their log-sum-exp.
+
+    scipy's functions take several times as long for a few classes and many rows.
+    """
+    largest = logits.max(axis=0)
+    logits -= largest
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=0)
+    logits /= total
+    return largest + np.log(total)
 
 
 def heaviest_diagonal(transition: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples,)
         """
-        best = self.predict_log_proba(X).argmax(axis=1)
+        best = self._weighted_log_proba(X).argmax(dim=1).numpy()
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -52,7 +52,8 @@ class PredictionMixin:
         ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return np.exp(self.predict_log_proba(X))
+        proba = self._weighted_log_proba(X).exp()
+        return (proba / proba.sum(dim=1, keepdim=True)).numpy()
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the probabilities of the true label.
@@ -65,9 +66,8 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        dataset = self._dataset(X)
-        log_proba = _without_nan(self.net_.clean_log_proba(dataset).double())
-        return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight)).numpy()
+        log_proba = self._weighted_log_proba(X)
+        return (log_proba - log_proba.exp().sum(dim=1, keepdim=True).log()).numpy()
 
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
@@ -160,6 +160,13 @@ class PredictionMixin:
             yield clean, transition, noise.index(target[start : start + len(clean)])
             start += len(clean)
 
+    def _weighted_log_proba(self, X: Any) -> Tensor:
+        """Return logarithms of what sums to one, up to rounding in the type of the network."""
+        log_proba = _without_nan(self.net_.clean_log_proba(self._dataset(X)).double())
+        if not self._log_class_weight.any():
+            return log_proba
+        return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight))
+
     def _dataset(self, X: Any) -> ArrayDataset:
         check_is_fitted(self)
         note_computation()
@@ -182,7 +189,7 @@ class PredictionMixin:
 
 
 def _without_nan(log_proba: Tensor) -> Tensor:
-    if log_proba.isnan().any():
+    if log_proba.sum().isnan():
         raise ValueError(
             "The network says NaN of some rows of X: their values are too large for it. Scale X "
             "as in fit."

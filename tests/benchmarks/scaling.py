@@ -1,0 +1,181 @@
+"""
+Many classes, many rows, and what surrounds a fit
+=================================================
+
+Each part runs in a process of its own, whose peak memory is read at the end (Linux, macOS)::
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts classes-s classes-c
+    OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts rows
+    OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts grid predict import
+
+classes-s, classes-c
+    1,000 separable classes, 40,000 rows of 64 features, 256 hidden units, 30 % of the labels
+    wrong, spread over all classes; the c-model with ``n_noise_targets=10``.
+rows
+    250,000, 500,000 and a million rows of 100 float32 features: time and memory by rows.
+grid
+    A grid search with n_jobs=2 against n_jobs=1.
+predict
+    ``predict_proba`` against a bare forward pass with softmax, in batches as large.
+import
+    ``import sknoisy`` once torch, skorch and scikit-learn are imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def peak() -> float:
+    """Return the peak memory of this process in GB."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def median_time(call: Callable[[], Any], n_times: int = 5) -> float:
+    """Return the median seconds of a call, after one that does not count."""
+    seconds = []
+    for _ in range(n_times + 1):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def classes(noise_model: str, **params: Any) -> None:
+    """Fit many classes and print time, memory and accuracy on new rows."""
+    from sknoisy import NoisyLabelClassifier
+    from sknoisy.noise import corrupt_labels, uniform_transition
+
+    random = np.random.default_rng(0)
+    centre = random.normal(size=(1000, 64))
+    y = random.integers(1000, size=50_000)
+    X = (centre[y] + 0.5 * random.normal(size=(50_000, 64))).astype(np.float32)
+    X, X_new, y, y_new = X[:40_000], X[40_000:], y[:40_000], y[40_000:]
+    observed = corrupt_labels(y, uniform_transition(1000, 0.3), random_state=0)
+    before, start = peak(), time.perf_counter()
+    classifier = NoisyLabelClassifier(
+        noise_model=noise_model, hidden_layer_sizes=(256,), random_state=0, **params
+    ).fit(X, observed)
+    seconds = time.perf_counter() - start
+    print(
+        f"{noise_model}, 1000 classes: {seconds:.0f} s, {classifier.n_iter_} epochs, peak "
+        f"{peak():.2f} GB ({before:.2f} before), accuracy {classifier.score(X_new, y_new):.4f}"
+    )
+
+
+def rows(n_rows: int) -> None:
+    """Fit many rows and print time and memory over the data."""
+    from sknoisy import NoisyLabelClassifier
+
+    random = np.random.default_rng(0)
+    X = random.standard_normal((n_rows, 100), dtype=np.float32)
+    y = (X[:, :10].argmax(axis=1) + (random.random(n_rows) < 0.2)) % 10
+    data = (X.nbytes + y.nbytes) / 1e9
+    NoisyLabelClassifier(max_epochs=1, random_state=0).fit(X[:1000], y[:1000])
+    before, start = peak(), time.perf_counter()
+    classifier = NoisyLabelClassifier(max_epochs=3, random_state=0).fit(X, y)
+    seconds = time.perf_counter() - start
+    print(
+        f"{n_rows:9,} rows: {seconds:6.1f} s, {seconds / n_rows * 1e6:.1f} s a million rows, "
+        f"{classifier.n_iter_} epochs; data {data:.2f} GB, peak {peak():.2f} GB "
+        f"({before:.2f} before the fit)"
+    )
+
+
+def grid() -> None:
+    """Time a grid search with one process and with two, with workers that are up already."""
+    from joblib import Parallel, delayed
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import GridSearchCV
+
+    from sknoisy import NoisyLabelClassifier
+
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    grid = {"hidden_layer_sizes": [(50,), (100,), (200,), (300,)], "lr": [1e-3, 3e-3]}
+    classifier = NoisyLabelClassifier(random_state=0)
+    Parallel(n_jobs=2)(delayed(classifier.fit)(X[:100], y[:100]) for _ in range(4))
+    seconds = {
+        n_jobs: median_time(
+            lambda n_jobs=n_jobs: GridSearchCV(
+                classifier, grid, cv=3, n_jobs=n_jobs, refit=False
+            ).fit(X, y),
+            3,
+        )
+        for n_jobs in (1, 2)
+    }
+    print(f"grid search: {seconds[1]:.1f} s, n_jobs=2 {seconds[1] / seconds[2]:.2f} times faster")
+
+
+def predict() -> None:
+    """Time `predict_proba` against the bare network."""
+    import torch
+    from contenders import PROBLEMS, make_classifier, make_problem
+
+    for name, settings in PROBLEMS.items():
+        problem = make_problem(**settings)
+        classifier = make_classifier(problem, max_epochs=1).fit(problem.X, problem.y)
+        X, network = torch.from_numpy(problem.X), classifier.net_.network.eval()
+
+        @torch.inference_mode()
+        def bare(X: Any = X, network: Any = network) -> Any:
+            outputs = [network(batch)[0] for batch in X.split(4096)]
+            return torch.cat(outputs).double().exp().numpy()
+
+        ours = median_time(lambda c=classifier, p=problem: c.predict_proba(p.X), 15)
+        print(f"predict_proba, {name}: {ours / median_time(bare, 15):.2f} of the bare network")
+
+
+def import_time() -> None:
+    """Time the import of the package after those that it needs."""
+    program = (
+        "import time, torch, skorch, sklearn.base, sklearn.cluster, sklearn.model_selection;"
+        "start = time.perf_counter(); import sknoisy; print(time.perf_counter() - start)"
+    )
+    seconds = [
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+        )
+        for _ in range(5)
+    ]
+    print(f"import sknoisy: {statistics.median(seconds):.3f} s over torch, skorch and scikit-learn")
+
+
+PARTS: dict[str, list[Callable[[], None]]] = {
+    "classes-s": [lambda: classes("s")],
+    "classes-c": [lambda: classes("c", n_noise_targets=10)],
+    "rows": [lambda: rows(250_000), lambda: rows(500_000), lambda: rows(1_000_000)],
+    "grid": [grid],
+    "predict": [predict],
+    "import": [import_time],
+}
+
+
+def main() -> None:
+    """Run each step of the parts that were asked for in a process of its own."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--step", type=int, default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    for part in arguments.parts:
+        if arguments.step is not None:
+            PARTS[part][arguments.step]()
+            continue
+        for step in range(len(PARTS[part])):
+            program = [sys.executable, str(Path(__file__)), "--parts", part, "--step", str(step)]
+            subprocess.run(program, check=True)
+
+
+if __name__ == "__main__":
+    main()
