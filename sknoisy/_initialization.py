@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sknoisy import _functional as F
-from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal
+from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal, recount
 
 _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
@@ -129,7 +129,9 @@ def cluster_start(
     ndarray of shape (true, observed)
     """
     rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
-    clusters = _clusters(log_proba, weight, rows, random_state)
+    weights = None if weight is None else weight[rows]
+    kmeans = _fit_clusters(log_proba[rows], weights, random_state)
+    clusters = kmeans.predict(_roots(log_proba))
     counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
     size = counts.sum(dim=1, keepdim=True).clamp_min(1e-300)
     return F.expected_transition(counts[heaviest_diagonal((counts / size).numpy())]).numpy()
@@ -162,20 +164,24 @@ def mixture_start(
     -------
     ndarray of shape (true, observed)
     """
-    n_samples, n_classes = log_proba.shape
+    n_classes = log_proba.shape[1]
     log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
-    rows = _capped_rows(n_samples, n_classes, random_state)
-    first = [log_proba.argmax(axis=1)]
-    n_rows = n_samples if isinstance(rows, slice) else len(rows)
-    if n_rows >= _ROWS_PER_CLUSTER * n_classes:
-        first.append(_clusters(log_proba, weight, rows, random_state))
+    rows = _capped_rows(len(log_proba), n_classes, random_state)
+    some, labels = log_proba[rows], target[rows]
+    weights = None if weight is None else weight[rows]
+    first = [some.argmax(axis=1)]
+    if len(some) >= _ROWS_PER_CLUSTER * n_classes:
+        first.append(_fit_clusters(some, weights, random_state).labels_)
     fits = [
-        fit_noisy_mixture(scores, target, classes, n_classes, weight=weight, rows=rows)
+        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
         for view in (_contrasts, _without_tails)
-        for scores in [view(log_proba)]
+        for scores in [view(some)]
         for classes in first
     ]
-    return max(fits, key=lambda fit: fit.log_likelihood).transition
+    best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
+    if len(some) == len(log_proba):
+        return best.transition
+    return recount(best, view(log_proba), target, weight=weight)
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
@@ -200,17 +206,18 @@ def _without_tails(log_proba: np.ndarray) -> np.ndarray:
     return np.log(proba, out=proba)
 
 
-def _clusters(
-    log_proba: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | slice, seed: int | None
-) -> np.ndarray:
-    """Return the cluster of each row, among as many as there are classes."""
-    roots = np.exp(0.5 * log_proba.astype(np.float64))
+def _fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | None) -> KMeans:
+    """Return as many clusters of predictions as there are classes."""
     kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
     with warnings.catch_warnings():
         # Fewer different predictions than classes leave clusters empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans.fit(roots[rows], sample_weight=None if weight is None else weight[rows])
-    return kmeans.predict(roots)
+        return kmeans.fit(_roots(log_proba), sample_weight=weight)
+
+
+def _roots(log_proba: np.ndarray) -> np.ndarray:
+    """Return square roots of probabilities, whose distances are Hellinger's."""
+    return np.exp(0.5 * log_proba.astype(np.float64))
 
 
 def _transition_from_shares(

@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.utils import gen_batches
 
 _ELEMENTS_AT_ONCE = 2**22
+_PSEUDO_COUNT = 0.1
 
 
 class NoisyMixture(NamedTuple):
@@ -35,10 +36,16 @@ class NoisyMixture(NamedTuple):
         Mean over the rows of ``log sum_i p(y=i | s_t) T[i, z_t]``: how well the observed labels
         are told from the scores. (The joint likelihood with the scores would reward a mixture
         that gives two centres to a large class and none to a rare one.)
+    prior : ndarray of shape (true,)
+    mean : ndarray of shape (true, n_scores)
+    covariance : ndarray of shape (n_scores, n_scores)
     """
 
     transition: np.ndarray
     log_likelihood: float
+    prior: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
 def fit_noisy_mixture(
@@ -48,8 +55,7 @@ def fit_noisy_mixture(
     n_classes: int,
     *,
     weight: np.ndarray | None = None,
-    rows: np.ndarray | slice = slice(None),
-    pseudo_count: float = 0.1,
+    pseudo_count: float = _PSEUDO_COUNT,
     shrinkage: float = 0.02,
     max_iter: int = 60,
     tol: float = 1e-4,
@@ -66,8 +72,6 @@ def fit_noisy_mixture(
     n_classes : int
     weight : ndarray of shape (n_samples,), default=None
         Sample weights.
-    rows : ndarray or slice, default=slice(None)
-        The rows that EM goes over; the matrix is then counted once more on all of them.
     pseudo_count : float, default=0.1
         Rows' worth of labels, spread evenly, that are added to every true class.
     shrinkage : float, default=0.02
@@ -80,28 +84,72 @@ def fit_noisy_mixture(
     -------
     NoisyMixture
     """
+    scores = np.ascontiguousarray(scores.T)
     weight = np.ones(len(target)) if weight is None else weight
     identity = np.eye(n_classes)
-
-    def normalised(counts: np.ndarray) -> np.ndarray:
-        counts = counts + pseudo_count / n_classes
-        return counts / counts.sum(axis=1, keepdims=True)
-
-    some, labels = np.ascontiguousarray(scores[rows].T), target[rows]
-    share = identity[:, classes[rows]] * weight[rows]
+    share = identity[:, classes] * weight
     transition = np.full((n_classes, n_classes), np.inf)
     for _ in range(max_iter):
-        last, transition = transition, normalised(share @ identity[labels])
-        moments = _class_moments(some, share, shrinkage)
-        share = _discriminant(some, *moments)
-        share += np.log(transition)[:, labels]
+        last, transition = transition, _normalised(share @ identity[target], pseudo_count)
+        moments = _class_moments(scores, share, shrinkage)
+        share = _discriminant(scores, *moments)
+        share += np.log(transition)[:, target]
         _softmax(share)
-        share *= weight[rows]
+        share *= weight
         if np.abs(transition - last).max() < tol:
             break
+    counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
+    transition = _normalised(counts, pseudo_count)
+    name = heaviest_diagonal(transition)
+    prior, mean, covariance = moments
+    return NoisyMixture(transition[name], log_likelihood, prior[name], mean[name], covariance)
 
-    counts, log_likelihood = np.zeros((n_classes, n_classes)), 0.0
-    for part in gen_batches(len(scores), max(1, _ELEMENTS_AT_ONCE // n_classes)):
+
+def recount(
+    mixture: NoisyMixture,
+    scores: np.ndarray,
+    target: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    pseudo_count: float = _PSEUDO_COUNT,
+) -> np.ndarray:
+    """Count the matrix of a mixture that was fitted to few rows on more of them.
+
+    Parameters
+    ----------
+    mixture : NoisyMixture
+    scores : ndarray of shape (n_samples, n_scores)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    pseudo_count : float, default=0.1
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    weight = np.ones(len(target)) if weight is None else weight
+    moments = mixture.prior, mixture.mean, mixture.covariance
+    counts, _ = _counts(scores, target, weight, mixture.transition, *moments)
+    return _normalised(counts, pseudo_count)
+
+
+def _normalised(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
+    counts = counts + pseudo_count / len(counts)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _counts(
+    scores: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    transition: np.ndarray,
+    *moments: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    """Return expected counts (true, observed) and the mean log-likelihood of the labels."""
+    n_classes = len(transition)
+    identity, counts, log_likelihood = np.eye(n_classes), np.zeros((n_classes, n_classes)), 0.0
+    for part in gen_batches(len(target), max(1, _ELEMENTS_AT_ONCE // n_classes)):
         share = _discriminant(scores[part].T, *moments)
         log_proba = -_softmax(share.copy())
         share += np.log(transition)[:, target[part]]
@@ -109,9 +157,7 @@ def fit_noisy_mixture(
         share *= weight[part]
         counts += share @ identity[target[part]]
         log_likelihood += log_proba @ weight[part]
-    transition = normalised(counts)
-    transition = transition[heaviest_diagonal(transition)]
-    return NoisyMixture(transition, float(log_likelihood / weight.sum()))
+    return counts, float(log_likelihood / weight.sum())
 
 
 def _class_moments(

@@ -18,7 +18,7 @@ from sknoisy._initialization import (
     hard_start,
     mixture_start,
 )
-from sknoisy._mixture import NoisyMixture
+from sknoisy._mixture import NoisyMixture, fit_noisy_mixture
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
     corrupt_labels,
@@ -165,12 +165,34 @@ def test_confident_leaves_out_rows_below_the_mean_of_their_class():
 
 @pytest.mark.parametrize("best", range(4))
 def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
-    fits = [NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best)) for i in range(4)]
+    fits = [
+        NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best), *[np.empty(0)] * 3)
+        for i in range(4)
+    ]
     remaining = iter(fits)
     monkeypatch.setattr(_initialization, "fit_noisy_mixture", lambda *a, **k: next(remaining))
     log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
     assert mixture_start(log_proba, observed, random_state=0) is fits[best].transition
     assert list(remaining) == []
+
+
+def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
+    transition = pair_transition(3, 0.3)
+    log_proba, observed, _ = ideal(transition, 3000)
+    expected = mixture_start(log_proba, observed, random_state=0)
+    sizes = []
+
+    def spy(scores, *args, **kwargs):
+        sizes.append(len(scores))
+        return fit_noisy_mixture(scores, *args, **kwargs)
+
+    monkeypatch.setattr(_initialization, "_MIXTURE_ROWS", (100, 200))
+    monkeypatch.setattr(_initialization, "fit_noisy_mixture", spy)
+    weight = np.ones(3000)
+    for weights in (None, weight):
+        found = mixture_start(log_proba, observed, weights, random_state=0)
+        assert_allclose(found, expected, atol=0.01)
+    assert set(sizes) == {200}
 
 
 # --- Weights ------------------------------------------------------------------------------------
