@@ -86,15 +86,14 @@ class ArrayDataset(Dataset):
     def take(self, index: np.ndarray | Tensor | slice) -> Batch:
         """Return copies of the rows at positions `index` of this set as one batch."""
         if isinstance(index, slice):
-            index = torch.arange(*index.indices(len(self)))
-        at = _as_tensor(index)
-        if self._rows is not None:
-            at = self._rows.index_select(0, at)
-        data = self._dense(at)
-        target = self._target.index_select(0, at)
+            at: Tensor | slice = index if self._rows is None else self._rows[index]
+        else:
+            at = _as_tensor(index)
+            at = at if self._rows is None else self._rows.index_select(0, at)
+        data, target = self._dense(at), _copied(self._target, at)
         if not self.extras:
             return data, target
-        return {"X": data, **{k: v.index_select(0, at) for k, v in self.extras.items()}}, target
+        return {"X": data, **{k: _copied(v, at) for k, v in self.extras.items()}}, target
 
     def __getitem__(self, i: int) -> Batch:
         """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
@@ -103,14 +102,19 @@ class ArrayDataset(Dataset):
             return {name: value[0] for name, value in X.items()}, y[0]
         return X[0], y[0]
 
-    def _dense(self, at: Tensor) -> Tensor:
+    def _dense(self, at: Tensor | slice) -> Tensor:
         if self._tensor is not None:
-            return self._tensor.index_select(0, at).to(self.dtype)
-        if sparse.issparse(self.data):
-            rows = self.data[at.numpy()].toarray()
-        else:  # a read-only array, or a file that is mapped to memory
-            rows = np.take(self.data, at.numpy(), axis=0)
-        return torch.from_numpy(rows).to(self.dtype)
+            return _copied(self._tensor, at).to(self.dtype)
+        rows = self.data[at if isinstance(at, slice) else at.numpy()]
+        if sparse.issparse(rows):
+            rows = rows.toarray()
+        elif isinstance(at, slice):  # a read-only array, or a file that is mapped to memory
+            rows = np.array(rows)
+        return torch.from_numpy(np.asarray(rows)).to(self.dtype)
+
+
+def _copied(values: Tensor, at: Tensor | slice) -> Tensor:
+    return values[at].clone() if isinstance(at, slice) else values.index_select(0, at)
 
 
 def _as_tensor(values: Any) -> Tensor:

@@ -44,6 +44,7 @@ from sknoisy._transition import (
 
 _EXTRAS = ("sample_weight", "posterior")
 _INFERENCE_ELEMENTS = 2**22
+_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
@@ -389,7 +390,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             return super().get_iterator(dataset, training)
         noise = self.network.noise
         width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
-        n_rows = min(max(self.batch_size, 4096), max(1, _INFERENCE_ELEMENTS // width))
+        most = 4096
+        if isinstance(dataset, ArrayDataset) and torch.device(self.device).type == "cpu":
+            most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
+        n_rows = min(max(self.batch_size, most), max(1, _INFERENCE_ELEMENTS // width))
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always

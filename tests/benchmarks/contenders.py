@@ -22,11 +22,12 @@ from sknoisy.noise import corrupt_labels, uniform_transition
 
 
 class Problem(NamedTuple):
-    """Data with 30 % uniform label noise, and the network for it."""
+    """Data with 30 % uniform label noise, new rows with true labels, and the network."""
 
     X: np.ndarray
     y: np.ndarray
-    y_true: np.ndarray
+    X_new: np.ndarray
+    y_new: np.ndarray
     hidden_layer_sizes: tuple[int, ...]
     batch_size: int
     n_epochs: int
@@ -48,11 +49,12 @@ def make_problem(
 ) -> Problem:
     """Draw separable classes, a Gaussian each, and corrupt their labels."""
     rng = np.random.default_rng(seed)
-    y = rng.integers(n_classes, size=n_samples)
+    y = rng.integers(n_classes, size=n_samples + 2000)
     centre = rng.normal(size=(n_classes, n_features)) * 4.0 / np.sqrt(n_features) ** 0.5
-    X = (centre[y] + rng.normal(size=(n_samples, n_features))).astype(np.float32)
+    X = (centre[y] + rng.normal(size=(len(y), n_features))).astype(np.float32)
+    X, X_new, y, y_new = X[:n_samples], X[n_samples:], y[:n_samples], y[n_samples:]
     observed = corrupt_labels(y, uniform_transition(n_classes, 0.3), random_state=seed)
-    return Problem(X, observed, y, hidden_layer_sizes, batch_size, n_epochs)
+    return Problem(X, observed, X_new, y_new, hidden_layer_sizes, batch_size, n_epochs)
 
 
 #: The settings by name. Many small steps; a network that is all matrix products; few rows.

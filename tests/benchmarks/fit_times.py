@@ -12,8 +12,7 @@ cleanlab's five-fold ``CleanLearning`` around the same network (needs ``pip inst
 Contenders take turns, and the median of the turns is printed, after one that does not count.
 "ratio" is the time of a fit over that of the loop with as many passes; for the others it is the
 same. ``--clock process`` counts the seconds of the processor instead of those on the wall, for a
-machine that others use too. Accuracy is that of the true labels of the training rows, which nobody
-was shown. `--profile` prints where the time of one fit goes.
+machine that others use too. Accuracy is that of the true labels of new rows. `--profile` prints where the time of one fit goes.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 
 def accuracy(fitted: Any, problem: Problem) -> float:
-    """Return the share of training rows whose true label is predicted."""
-    return float(np.mean(fitted.predict(problem.X) == problem.y_true))
+    """Return the share of new rows whose true label is predicted."""
+    return float(np.mean(fitted.predict(problem.X_new) == problem.y_new))
 
 
 def take_turns(
