@@ -100,25 +100,6 @@ def send_digests(given, sender):
     sender.send(digests(given))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside threads
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_another_process_gives_the_same_bits(start):
-    if start not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {start} on this system")
-    given = pickle.dumps({f"{name} again": fit(name) for name in METHODS})
-    context = multiprocessing.get_context(start)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=send_digests, args=(given, sender), daemon=True)
-    process.start()
-    try:
-        assert receiver.poll(120), "the other process hangs"
-        assert receiver.recv() == digests(given)
-        process.join(60)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-
-
 def run(program, **environment):
     """Run a program in a new interpreter; return what it printed."""
     finished = subprocess.run(
@@ -131,6 +112,30 @@ def run(program, **environment):
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_another_process_gives_the_same_bits(start):
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {start} on this system")
+    # From an interpreter of its own: threads that other tests have left cannot be forked.
+    program = f"""
+        import multiprocessing, pickle
+        import test_integration_parallel as this
+
+        if __name__ == "__main__":
+            given = pickle.dumps({{name + " again": this.fit(name) for name in this.METHODS}})
+            context = multiprocessing.get_context({start!r})
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=this.send_digests, args=(given, sender), daemon=True)
+            process.start()
+            answered = receiver.poll(120)
+            print(answered and receiver.recv() == this.digests(given))
+            process.join(60)
+            process.kill()
+        """
+    folder = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    assert run(program, PYTHONPATH=folder) == "True\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -12,7 +12,8 @@ cleanlab's five-fold ``CleanLearning`` around the same network (needs ``pip inst
 Contenders take turns, and the median of the turns is printed, after one that does not count.
 "ratio" is the time of a fit over that of the loop with as many passes; for the others it is the
 same. ``--clock process`` counts the seconds of the processor instead of those on the wall, for a
-machine that others use too. Accuracy is that of the true labels of new rows. `--profile` prints where the time of one fit goes.
+machine that others use too. Accuracy is that of the true labels of new rows. ``--profile`` prints
+where the time of one fit goes.
 """
 
 from __future__ import annotations
