@@ -130,9 +130,10 @@ def group(rows: list[dict[str, str]]) -> Groups:
     found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
         found.setdefault((row["setting"], row["noise"], row["method"]), []).append(row)
+    order = list(SETTINGS)
     return {
-        key: {m: np.array([float(r[m]) for r in group]) for m in FIELDS[4:]}
-        for key, group in found.items()
+        key: {m: np.array([float(r[m]) for r in found[key]]) for m in FIELDS[4:]}
+        for key in sorted(found, key=lambda key: order.index(key[0]))
     }
 
 
