@@ -11,6 +11,9 @@ Every finished run is a row of the CSV file; a script that was stopped goes on w
     python examples/study/study_starts.py --settings mnist60 --data FOLDER
     python examples/study/study_starts.py --summary
 
+The variants of the prior, the volume penalty and the learning rate of the noise layer are run by
+name: ``--methods s-no-prior s-prior-10 s-volume s-volume-no-prior s-fast-noise s-slow-noise``.
+
 The method "cleanlab" is cleanlab's ``CleanLearning`` around the same plain network (``pip
 install cleanlab``). ``FOLDER`` holds ``mnist.npz``, ``usps.npz`` and ``letter.npz`` (arrays
 x_train, y_train, x_test, y_test) and
@@ -82,8 +85,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "c-confusion": {"noise_model": "c", **PUBLISHED},
     "em": {"method": "em"},
     "em-confusion": {"method": "em", **PUBLISHED},
+    # What keeps the matrix in place, and how fast the noise layer learns.
+    "s-no-prior": {"transition_prior": 0.0},
+    "s-prior-10": {"transition_prior": 10.0},
+    "s-volume": {"volume_penalty": 0.01},
+    "s-volume-no-prior": {"volume_penalty": 0.01, "transition_prior": 0.0},
+    "s-fast-noise": {"optimizer__param_groups": [("noise.*", {"lr": 1e-2})]},
+    "s-slow-noise": {"optimizer__param_groups": [("noise.*", {"lr": 1e-4})]},
     "cleanlab": {"noise_model": None},
 }
+#: Run unless others are asked for.
+USUAL = [
+    name for name in METHODS if not name.startswith("s-") or name in ("s-confusion", "s-cluster")
+]
 
 
 def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -> dict[str, Any]:
@@ -143,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["digits"])
     parser.add_argument("--noises", nargs="+", help="only these, for instance pair.45")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS)[:-1])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=USUAL[:-1])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--output", type=Path, default=RESULTS)
