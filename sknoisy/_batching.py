@@ -109,12 +109,16 @@ class ArrayDataset(Dataset):
         if sparse.issparse(rows):
             rows = rows.toarray()
         elif isinstance(at, slice):  # a read-only array, or a file that is mapped to memory
-            rows = np.array(rows)
+            rows = np.array(rows, order="C")
         return torch.from_numpy(np.asarray(rows)).to(self.dtype)
 
 
 def _copied(values: Tensor, at: Tensor | slice) -> Tensor:
-    return values[at].clone() if isinstance(at, slice) else values.index_select(0, at)
+    return (
+        values[at].clone(memory_format=torch.contiguous_format)
+        if isinstance(at, slice)
+        else values.index_select(0, at)
+    )
 
 
 def _as_tensor(values: Any) -> Tensor:

@@ -162,7 +162,8 @@ class PredictionMixin:
 
     def _weighted_log_proba(self, X: Any) -> Tensor:
         """Return logarithms of what sums to one, up to rounding in the type of the network."""
-        log_proba = _without_nan(self.net_.clean_log_proba(self._dataset(X)).double())
+        dataset = self._dataset(X)
+        log_proba = _without_nan(self.net_.clean_log_proba(dataset).double())
         if not self._log_class_weight.any():
             return log_proba
         return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight))
