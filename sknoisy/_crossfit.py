@@ -112,11 +112,7 @@ def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recal
     -------
     Recalibration
     """
-    if isinstance(estimator, BaseSearchCV):
-        unwrap_unfitted(estimator, NEEDED)
-        fitted = hasattr(estimator, "best_estimator_")
-        search = estimator if fitted else clone(estimator).fit(X, y)
-        return cross_fit(search.best_estimator_, X, y, splits)
+    estimator = best_of_search(estimator, X, y)
     classifier = unwrap_unfitted(estimator, NEEDED)
     target = np.searchsorted(np.unique(y), y)
     held_out = held_out_factors(estimator, X, y, splits)
@@ -138,10 +134,20 @@ def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recal
     return best
 
 
+def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
+    """Return the best estimator of a search, fitted first if need be; others as they are."""
+    unwrap_unfitted(estimator, NEEDED)
+    if not isinstance(estimator, BaseSearchCV):
+        return estimator
+    if not hasattr(estimator, "best_estimator_"):
+        estimator = clone(estimator).fit(X, y)
+    return best_of_search(estimator.best_estimator_, X, y)
+
+
 def without_noise_model(estimator: Any) -> Any:
     """Return a clone of the estimator that takes the labels for right."""
     plain = clone(estimator)
     unwrap_unfitted(plain, NEEDED).set_params(
-        noise_model=None, method="direct", transition_init="auto"
+        noise_model=None, method="direct", transition_init="auto", learn_transition=True
     )
     return plain

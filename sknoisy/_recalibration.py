@@ -31,7 +31,8 @@ _SMALLEST_TRANSITION = 1e-12
 _MAX_STEPS = 500
 _GAP = 0.1
 
-_LOG_SHARPNESS = (np.log(0.02), np.log(20.0))
+#: Where it is sought.
+LOG_SHARPNESS = (np.log(0.02), np.log(20.0))
 
 
 class Recalibration(NamedTuple):
@@ -108,7 +109,7 @@ def recalibrate(
         )
         return -log_likelihood
 
-    found = minimize_scalar(loss, bounds=_LOG_SHARPNESS, method="bounded", options={"xatol": 0.01})
+    found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded", options={"xatol": 0.01})
     loss(found.x)
     sharpness = float(np.exp(found.x))
     clean = log_softmax(sharpness * log_proba, axis=1)
@@ -196,8 +197,15 @@ def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
         clean = log_softmax(np.exp(log_sharpness) * log_proba, axis=1)
         return -float(logsumexp(clean + log_column, axis=1).sum())
 
-    found = minimize_scalar(loss, bounds=_LOG_SHARPNESS, method="bounded")
-    sharpness = float(np.exp(found.x))
+    found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded")
+    return with_sharpness(log_proba, log_column, float(np.exp(found.x)))
+
+
+def with_sharpness(
+    log_proba: FloatArray, log_column: FloatArray, sharpness: float
+) -> Recalibration:
+    """Apply a sharpness that was fitted to other rows; parameters as of `sharpen`."""
+    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
     return Recalibration(sharpness, log_softmax(sharpness * log_proba, axis=1), None, log_column)
 
 

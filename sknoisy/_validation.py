@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -212,3 +213,24 @@ def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> NDArray[np.in
             f"{np.unique(y[position < 0]).tolist()!r}."
         )
     return position
+
+
+def check_rows_and_labels(X: Any, y: Any) -> tuple[np.ndarray, Any]:
+    """Validate labels against rows; return them with the index of pandas data, or None."""
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if np.ndim(y) == 1 and len(y) != n_rows:
+        raise ValueError(f"`X` and `y` must have the same length; got {n_rows} and {len(y)} rows.")
+    indexes = [data.index for data in (X, y) if hasattr(data, "iloc")]
+    if len(indexes) == 2 and not indexes[0].equals(indexes[1]):
+        raise ValueError(
+            "`X` and `y` must have the same index, for rows are matched by position; got "
+            f"{indexes[0]!r} and {indexes[1]!r}. Align them, or pass `y.to_numpy()`."
+        )
+    return check_labels(y, X), indexes[0] if indexes else None
+
+
+def check_confidence(confidence: Any) -> float:
+    """Validate the confidence of an interval."""
+    if isinstance(confidence, numbers.Real) and 0 < float(confidence) < 1:
+        return float(confidence)
+    raise ValueError(f"`confidence` must be a number between 0 and 1; got {confidence!r}.")

@@ -16,6 +16,7 @@ from sklearn.utils import Bunch
 from sknoisy import _validation
 from sknoisy._crossfit import NEEDED, cross_fit, partition
 from sknoisy._display import TrainingCurveDisplay, TransitionMatrixDisplay
+from sknoisy._uncertainty import noise_test, transition_interval
 from sknoisy._unwrapping import unwrap_fitted, unwrap_unfitted
 from sknoisy._validation import FloatArray
 
@@ -24,6 +25,8 @@ __all__ = [
     "TransitionMatrixDisplay",
     "find_label_issues",
     "label_quality",
+    "noise_test",
+    "transition_interval",
 ]
 
 
@@ -100,7 +103,7 @@ def label_quality(
     >>> bool(quality[y_observed != y].mean() < 0.1 < 0.9 < quality[y_observed == y].mean())
     True
     """
-    labels, index = _check(X, y)
+    labels, index = _validation.check_rows_and_labels(X, y)
     posterior, target, _, _ = _judge(estimator, X, labels, cv, groups)
     return _with_index(posterior[np.arange(len(target)), target], index, name="quality")
 
@@ -176,7 +179,7 @@ def find_label_issues(
     >>> bool((issues.suggested_labels[:100] == y[worst]).mean() > 0.9)
     True
     """
-    labels, index = _check(X, y)
+    labels, index = _validation.check_rows_and_labels(X, y)
     posterior, target, classes, n_wrong = _judge(estimator, X, labels, cv, groups)
     rows = np.arange(len(target))
     quality = posterior[rows, target]
@@ -237,20 +240,6 @@ def _judge(
     else:
         n_wrong = float(np.sum(proba @ (1.0 - np.diag(transition))))
     return posterior, target, classes, n_wrong
-
-
-def _check(X: Any, y: Any) -> tuple[np.ndarray, Any]:
-    """Validate labels against rows; return them with the index of pandas data, or None."""
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if np.ndim(y) == 1 and len(y) != n_rows:
-        raise ValueError(f"`X` and `y` must have the same length; got {n_rows} and {len(y)} rows.")
-    indexes = [data.index for data in (X, y) if hasattr(data, "iloc")]
-    if len(indexes) == 2 and not indexes[0].equals(indexes[1]):
-        raise ValueError(
-            "`X` and `y` must have the same index, for rows are matched by position; got "
-            f"{indexes[0]!r} and {indexes[1]!r}. Align them, or pass `y.to_numpy()`."
-        )
-    return _validation.check_labels(y, X), indexes[0] if indexes else None
 
 
 def _with_index(values: FloatArray, index: Any, name: str) -> Any:
