@@ -139,7 +139,7 @@ def group(rows: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, np.ndar
 
 def draw(groups: dict[tuple[str, str], dict[str, np.ndarray]], path: Path) -> None:
     """Draw what was covered, and how often noise was found."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     at = np.arange(len(SETTINGS))
     random = [groups.get((s, "random .3")) for s in SETTINGS]
     for entries, shift, marker in [("diagonal", -0.1, "o"), ("off", 0.1, "s")]:
@@ -157,16 +157,16 @@ def draw(groups: dict[tuple[str, str], dict[str, np.ndarray]], path: Path) -> No
     left.set_title("Entries covered by their 90 % interval, random matrix", fontsize="medium")
     left.legend()
     shown = ["none", "uniform .05", "uniform .1", "uniform .2"]
-    for setting in SETTINGS:
+    for setting, line in zip(SETTINGS, ["-", "-", "-", "--", "--"], strict=True):
         found = [
             np.mean(groups[setting, n]["pvalue"] < LEVEL) if (setting, n) in groups else np.nan
             for n in shown
         ]
-        right.plot(found, "o-", label=setting, alpha=0.8)
+        right.plot(found, f"o{line}", label=setting, alpha=0.8)
     right.axhline(LEVEL, color="k", linewidth=0.8)
     right.set_xticks(range(len(shown)), shown)
     right.set_title("Share of data sets where the test finds noise, 5 % level", fontsize="medium")
-    right.legend()
+    right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
 
 
