@@ -80,6 +80,7 @@ def transition_interval(
             Row true class, column observed class. Close to `transition_matrix_` of an estimator
             fitted to all rows, and not the same: that one saw the labels it explains.
         standard_error : ndarray of shape (n_classes, n_classes)
+            Of its entries.
         lower, upper : ndarray of shape (n_classes, n_classes)
             Ends of the intervals, within 0 and 1.
         classes : ndarray of shape (n_classes,)
