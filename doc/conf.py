@@ -43,6 +43,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": True,
     "show_memory": False,
+    "capture_repr": (),
     "min_reported_time": 1,
 }
 
