@@ -30,6 +30,7 @@ from sknoisy._transition import ClassTransition
 _CLEARLY_BETTER = 1e-3
 _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_PER_CLASS_TO_SPLIT = 10
+_FEWEST_ROWS_TO_WATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Trainer:
             self._attach_class_noise(self._start())
         elif self.plan.noise_model == "s":
             self._attach_class_noise(summarise(self.net, self.data)[1])
-        self.initial_transition = summarise(self.net, self.data)[1]
+        self.initial_transition = self._transition()
         if self.plan.method == "em":
             self._train_em()
             return
@@ -127,6 +128,13 @@ class Trainer:
             generator=self.generator,
             progress=self.progress,
         )
+
+    def _transition(self) -> np.ndarray:
+        """Return the matrix of the noise layer; only the c-model's depends on the data."""
+        noise = self.net.network.noise
+        if isinstance(noise, ClassTransition):
+            return noise.dense(self.net.log_class_transition().double()).numpy()
+        return summarise(self.net, self.data)[1]
 
     # The start of the noise layer
 
@@ -192,15 +200,22 @@ class Trainer:
     def _cross_fitted(self) -> Tensor:
         """Train a baseline on each half of the rows and return what it says of the other half.
 
-        Each stops when the likelihood of the half that it does not see stops rising.
+        Each stops when the likelihood of the half that it does not see stops rising, judged by
+        some of its rows when they are many.
         """
         self.crossed = True
         half = stratified_halves(self.data.target, self.seed)
+        order = np.random.RandomState(self.seed).permutation(len(half))
         log_proba = torch.empty(len(self.data), self.data.n_classes, dtype=self.data.dtype)
         for fold in (0, 1):
             others = self.data.dataset(np.flatnonzero(half == fold))
+            watched = order[half[order] == fold][: max(_FEWEST_ROWS_TO_WATCH, len(others) // 10)]
             self._start_over()
-            self._train("baseline", self.data.dataset(np.flatnonzero(half != fold)), others)
+            self._train(
+                "baseline",
+                self.data.dataset(np.flatnonzero(half != fold)),
+                self.data.dataset(np.sort(watched)),
+            )
             log_proba[torch.from_numpy(half == fold)] = self._clean_log_proba(others)
         return log_proba
 
