@@ -146,6 +146,8 @@ def observed_log_column(log_transition: Tensor, target: Tensor) -> Tensor:
     -------
     Tensor of shape (n, true)
     """
+    if log_transition.ndim == 2 and len(log_transition) < _SHORT_ROW:
+        return log_transition.index_select(1, target).mT
     if log_transition.ndim == 2:
         return functional.embedding(target, log_transition.T)
     index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
@@ -244,7 +246,7 @@ def observed_gradient(
     Tensor in the shape of `log_transition`
     """
     if log_transition.ndim == 2:
-        counts = share.new_zeros(log_transition.T.shape).index_add_(0, target, share).T
+        counts = share.new_zeros(log_transition.shape).index_add_(1, target, share.mT)
         return counts + (prior if weight is None else prior * weight.mean())
     gradient = torch.empty_like(log_transition).copy_(prior / len(share))
     if weight is not None:
@@ -342,6 +344,21 @@ def floor_transition(transition: Tensor, smallest: float = SMALLEST_PROBABILITY)
     return transition / transition.sum(dim=-1, keepdim=True)
 
 
+def expected_log_transition(log_transition: Tensor, counts: Tensor) -> Tensor:
+    """Log-likelihood of labels that were observed so often, ``sum_ij n_ij log p(z=j | y=i)``.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+    counts : Tensor of shape (true, observed)
+
+    Returns
+    -------
+    Tensor of shape () or (n,)
+    """
+    return log_transition.flatten(-2) @ counts.flatten()
+
+
 def transition_log_prior(log_transition: Tensor, start: Tensor) -> Tensor:
     """Log density of a Dirichlet prior around the start, ``mean_i sum_j T0_ij log T_ij``.
 
@@ -358,7 +375,7 @@ def transition_log_prior(log_transition: Tensor, start: Tensor) -> Tensor:
     Tensor of shape () or (n,)
         Largest where the transition equals the start.
     """
-    return log_transition.flatten(-2) @ start.flatten() / start.shape[0]
+    return expected_log_transition(log_transition, start) / start.shape[0]
 
 
 def likeliest_targets(transition: Tensor, n_targets: int) -> Tensor:

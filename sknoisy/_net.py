@@ -356,21 +356,26 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             self.history.record(keys[0], float(np.average(losses, weights=sizes)))
             return
         self._set_training(training)
-        step = self._lean_step if training else self._lean_evaluation
+        step = self._lean_step() if training else self._lean_evaluation
         losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
         mean = np.average(torch.stack(losses).cpu().double().numpy(), weights=sizes)
         self.history.record(f"{prefix}_loss", float(mean))
         self.history.record(f"{prefix}_batch_count", len(sizes))
 
-    def _lean_step(self, X: Any, y: Tensor) -> Tensor:
-        def closure() -> Tensor:
-            for group in self.optimizer_.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
-            output = self.infer(X)
-            return self._objective.backward(self.network.noise, *output, **self._labels(X, y))
+    def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
+        """Return the step of an epoch; what stays the same in it is looked up once."""
+        optimizer, objective, noise = self.optimizer_, self._objective, self.network.noise
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-        return cast(Tensor, self.optimizer_.step(closure))  # type: ignore[arg-type]
+        def step(X: Any, y: Tensor) -> Tensor:
+            def closure() -> Tensor:
+                for parameter in parameters:
+                    parameter.grad = None
+                return objective.backward(noise, *self.infer(X), **self._labels(X, y))
+
+            return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
+
+        return step
 
     @torch.no_grad()
     def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:

@@ -93,24 +93,22 @@ class Objective:
             return _backward(self.loss(noise, clean_log_proba, hidden, target, **extras))
         log_transition = noise(hidden)
         with torch.no_grad():
-            index = noise.index(target)
+            index, start = noise.index(target), noise.start
             joint = F.observed_log_joint(clean_log_proba, log_transition, index)
             posterior, likelihood = F.posterior_and_evidence(joint)
             weight = extras.get("sample_weight")
+            loss = -_mean(likelihood, weight)
+            prior = start * (-self.transition_prior / len(start))
+            if self.transition_prior:
+                loss += _mean(F.expected_log_transition(log_transition, prior), weight)
             if weight is not None:
                 posterior *= weight.unsqueeze(1)
-            posterior /= -len(target)
-            outputs, gradients = [clean_log_proba], [posterior]
+            share = posterior.mul_(-1.0 / len(target))
+            outputs, gradients = [clean_log_proba], [share]
             if log_transition.requires_grad:
-                prior = -self.transition_prior * noise.start / len(noise.start)
-                gradient = F.observed_gradient(posterior, index, log_transition, prior, weight)
+                gradient = F.observed_gradient(share, index, log_transition, prior, weight)
                 outputs.append(log_transition)
                 gradients.append(gradient)
-            regularisation = None
-            if self.transition_prior:
-                log_prior = F.transition_log_prior(log_transition, noise.start)
-                regularisation = self.transition_prior * log_prior
-            loss = _total(likelihood, regularisation, weight)
         torch.autograd.backward(outputs, gradients)
         return loss
 
@@ -163,4 +161,6 @@ def _total(likelihood: Tensor, regularisation: Tensor | None, weight: Tensor | N
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    return values.mean() if weight is None else (values * weight).mean()
+    if weight is not None:
+        return (values * weight).mean()
+    return values.mean() if values.ndim else values
