@@ -246,8 +246,8 @@ def observed_gradient(
     Tensor in the shape of `log_transition`
     """
     if log_transition.ndim == 2:
-        counts = share.new_zeros(log_transition.shape).index_add_(1, target, share.mT)
-        return counts + (prior if weight is None else prior * weight.mean())
+        prior = prior if weight is None else prior * weight.mean()
+        return prior.index_add(1, target, share.mT)
     gradient = torch.empty_like(log_transition).copy_(prior / len(share))
     if weight is not None:
         gradient *= weight.view(-1, 1, 1)

@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="of a stage; each problem has its own")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
@@ -132,6 +133,8 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     for name in arguments.problems:
         problem = make_problem(**PROBLEMS[name])
+        if arguments.epochs:
+            problem = problem._replace(n_epochs=arguments.epochs)
         print(f"\n{name}: {torch.get_num_threads()} thread(s), {arguments.device}")
         (profile if arguments.profile else compare)(problem, arguments)
 
