@@ -411,7 +411,7 @@ def test_training_that_diverges_stops_with_advice(params, steps):
 
 
 def test_a_module_that_returns_nan_stops_the_fit():
-    with pytest.raises(ValueError, match=r"became nan before .* `lr` .* scale X"):
+    with pytest.raises(ValueError, match=r"became nan in epoch 1 .* `lr` .* scale X"):
         fit(module=Returns(lambda X: X * np.nan))
 
 

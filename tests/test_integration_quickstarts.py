@@ -96,7 +96,9 @@ def toy():
 
 @pytest.fixture
 def net():
-    return NoisyLabelClassifier(TwoLayers, max_epochs=10, lr=0.1, iterator_train__shuffle=True)
+    # skorch's example has a rate of 0.1 and plain gradient descent. Adam, the default here, kills
+    # the ten units with it for one seed in eight.
+    return NoisyLabelClassifier(TwoLayers, max_epochs=10, lr=0.02, iterator_train__shuffle=True)
 
 
 def test_a_module_is_trained_and_predicts(net, toy):
@@ -104,7 +106,7 @@ def test_a_module_is_trained_and_predicts(net, toy):
     net.set_params(random_state=0).fit(X, y)
     proba = net.predict_proba(X)
     assert proba.shape == (1000, 2)
-    assert accuracy_score(y, proba.argmax(axis=1)) > 0.6
+    assert accuracy_score(y, proba.argmax(axis=1)) > 0.7
 
 
 def test_a_module_goes_into_a_pipeline(net, toy):
