@@ -218,40 +218,83 @@ def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     return log_posterior.exp(), log_joint[:, 0] - log_posterior[:, 0]
 
 
-def observed_gradient(
-    share: Tensor,
-    target: Tensor,
-    log_transition: Tensor,
-    prior: Tensor,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """Gradient of a mean over the rows with respect to ``log p(z=j | y=i[, x])``.
+def softmax_gradient(log_proba: Tensor, gradient: Tensor) -> Tensor:
+    """Turn a gradient with respect to the logarithm of a softmax into one of its logits.
 
-    ``sum_t c_ti d log p(z_t | y=i)`` puts the share of row t into the column of its label.
+    ``g_i - p_i sum_k g_k``. With the posterior as g it is ``c_ti - p(y=i | x_t)``: the network
+    learns until it predicts what the labels say.
+
+    Parameters
+    ----------
+    log_proba : Tensor of shape (..., n)
+    gradient : Tensor of shape (..., n)
+        With respect to `log_proba`.
+
+    Returns
+    -------
+    Tensor of shape (..., n)
+    """
+    return torch.addcmul(gradient, log_proba.exp(), gradient.sum(-1, keepdim=True), value=-1)
+
+
+def class_transition_gradient(share: Tensor, target: Tensor, prior: Tensor) -> Tensor:
+    """Gradient of a sum over the rows with respect to ``log p(z=j | y=i)`` of the s-model.
+
+    ``sum_t c_ti 1{z_t=j}``: the share of row t goes into the column of its label.
 
     Parameters
     ----------
     share : Tensor of shape (n, true)
-        The posterior c_ti times what row t counts in the mean.
-    target : Tensor of shape (n,) or (n, true)
-        As for `observed_log_joint`.
-    log_transition : Tensor of shape (true, observed) or (n, true, observed)
+        The posterior c_ti times what row t counts in the sum.
+    target : Tensor of shape (n,)
+        Observed labels as column indices.
     prior : Tensor of shape (true, observed)
-        Gradient of the log prior of a row.
-    weight : Tensor of shape (n,), default=None
-        Sample weights of the priors; `share` has them already.
+        Labels that count in addition, as evidence for the start.
 
     Returns
     -------
-    Tensor in the shape of `log_transition`
+    Tensor of shape (true, observed)
     """
-    if log_transition.ndim == 2:
-        prior = prior if weight is None else prior * weight.mean()
-        return prior.index_add(1, target, share.mT)
-    gradient = torch.empty_like(log_transition).copy_(prior / len(share))
+    return prior.index_add(1, target, share.mT)
+
+
+def feature_logit_gradient(
+    log_transition: Tensor,
+    share: Tensor,
+    target: Tensor,
+    prior: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Gradient of a sum over the rows with respect to ``u_ij . h + b_ij`` of the c-model.
+
+    ``c_ti (1{z_t=j} - p(z=j | y=i, x_t))`` for each row: what the s-model has, and the gradient of
+    the softmax.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (n, true, observed)
+    share : Tensor of shape (n, true)
+        The posterior c_ti times what row t counts in the sum.
+    target : Tensor of shape (n,) or (n, true)
+        As for `observed_log_joint`. A label past the last column, one that a sparse layer leaves
+        out, has no part.
+    prior : Tensor of shape (true, observed)
+        Labels that count in addition for each row, as evidence for the start.
+    weight : Tensor of shape (n,), default=None
+        How often they count; `share` has the weight of its row already.
+
+    Returns
+    -------
+    Tensor of shape (n, true, observed)
+    """
+    if target.ndim == 2:
+        outside = target == log_transition.shape[2]
+        share, target = share.masked_fill(outside, 0.0), target.masked_fill(outside, 0)
+    mass = prior.sum(dim=1)
     if weight is not None:
-        gradient *= weight.view(-1, 1, 1)
-    index = target.view(len(target), -1, 1).expand(-1, log_transition.shape[1], 1)
+        mass, prior = mass * weight.unsqueeze(1), prior * weight.view(-1, 1, 1)
+    gradient = log_transition.exp().mul_((share + mass).neg_().unsqueeze(2)).add_(prior)
+    index = target.view(len(target), -1, 1).expand(-1, share.shape[1], 1)
     return gradient.scatter_add_(2, index, share.unsqueeze(2))
 
 

@@ -10,11 +10,14 @@ network that has seen a label believes it.
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sknoisy import _functional as F
@@ -23,6 +26,7 @@ from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal, recount
 _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
+_MOST_CLASSES_FOR_ONE_THREAD = 100
 
 
 def confusion_start(
@@ -130,8 +134,9 @@ def cluster_start(
     """
     rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
     weights = None if weight is None else weight[rows]
-    kmeans = _fit_clusters(log_proba[rows], weights, random_state)
-    clusters = kmeans.predict(_roots(log_proba))
+    with _threads_that_pay(log_proba.shape[1]):
+        kmeans = _fit_clusters(log_proba[rows], weights, random_state)
+        clusters = kmeans.predict(_roots(log_proba))
     counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
     size = counts.sum(dim=1, keepdim=True).clamp_min(1e-300)
     return F.expected_transition(counts[heaviest_diagonal((counts / size).numpy())]).numpy()
@@ -165,6 +170,14 @@ def mixture_start(
     ndarray of shape (true, observed)
     """
     n_classes = log_proba.shape[1]
+    with _threads_that_pay(n_classes):
+        return _best_mixture(log_proba, target, weight, random_state)
+
+
+def _best_mixture(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None, random_state: int | None
+) -> np.ndarray:
+    n_classes = log_proba.shape[1]
     log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
     rows = _capped_rows(len(log_proba), n_classes, random_state)
     some, labels = log_proba[rows], target[rows]
@@ -182,6 +195,14 @@ def mixture_start(
     if len(some) == len(log_proba):
         return best.transition
     return recount(best, view(log_proba), target, weight=weight)
+
+
+def _threads_that_pay(n_classes: int) -> AbstractContextManager[Any]:
+    """Keep numpy and scikit-learn to one thread where the matrices are small.
+
+    More are no faster up to 100 classes, and go on spinning afterwards, in the way of torch's.
+    """
+    return threadpool_limits(1 if n_classes <= _MOST_CLASSES_FOR_ONE_THREAD else None)
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:

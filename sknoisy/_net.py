@@ -21,6 +21,7 @@ from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
+from sknoisy._backprop import DenseNetwork, is_dense
 from sknoisy._batching import ArrayBatches, ArrayDataset, make_batches, shuffled_batches
 from sknoisy._callbacks import (
     SeenRows,
@@ -366,12 +367,25 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Return the step of an epoch; what stays the same in it is looked up once."""
         optimizer, objective, noise = self.optimizer_, self._objective, self.network.noise
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        dense = DenseNetwork(self.network) if is_dense(self.module_) else None
+        most_rows = objective.most_rows(noise)
+
+        def backward(X: Any, y: Tensor) -> Tensor:
+            if dense is None or len(y) > most_rows:
+                return objective.backward(noise, *self.infer(X), **self._labels(X, y))
+            with torch.no_grad():
+                data = self._to_device(X["X"] if isinstance(X, dict) else X)
+                log_proba, hidden = dense.forward(data)
+                labels = self._labels(X, y)
+                loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
+                dense.backward(log_proba, share, by_noise)
+            return loss
 
         def step(X: Any, y: Tensor) -> Tensor:
             def closure() -> Tensor:
                 for parameter in parameters:
                     parameter.grad = None
-                return objective.backward(noise, *self.infer(X), **self._labels(X, y))
+                return backward(X, y)
 
             return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
 

@@ -78,39 +78,83 @@ class Objective:
     ) -> Tensor:
         """Add the gradient of `loss` to that of the weights, and return the loss.
 
-        With a noise layer the gradient is written down and not left to autograd, which takes
-        half as long: the posterior c_ti is the derivative with respect to the logarithms of the
-        clean and of the transition probabilities.
+        The noise layer's is written down where it can be, which takes half as long as autograd.
 
         Parameters
         ----------
         noise, clean_log_proba, hidden, target, **extras
             As for `loss`.
         """
-        if noise is None or self.volume_penalty or extras.get("posterior") is not None:
-            return _backward(self.loss(noise, clean_log_proba, hidden, target, **extras))
-        if _rows_at_once(noise) < len(target):
-            return _backward(self.loss(noise, clean_log_proba, hidden, target, **extras))
-        log_transition = noise(hidden)
+        if len(target) > self.most_rows(noise):
+            loss = self.loss(noise, clean_log_proba, hidden, target, **extras)
+            loss.backward()
+            return loss.detach()
         with torch.no_grad():
-            index, start = noise.index(target), noise.start
-            joint = F.observed_log_joint(clean_log_proba, log_transition, index)
-            posterior, likelihood = F.posterior_and_evidence(joint)
-            weight = extras.get("sample_weight")
-            loss = -_mean(likelihood, weight)
-            prior = start * (-self.transition_prior / len(start))
-            if self.transition_prior:
-                loss += _mean(F.expected_log_transition(log_transition, prior), weight)
-            if weight is not None:
-                posterior *= weight.unsqueeze(1)
-            share = posterior.mul_(-1.0 / len(target))
-            outputs, gradients = [clean_log_proba], [share]
-            if log_transition.requires_grad:
-                gradient = F.observed_gradient(share, index, log_transition, prior, weight)
-                outputs.append(log_transition)
-                gradients.append(gradient)
+            loss, share, hidden_gradient = self.derivatives(
+                noise, clean_log_proba, hidden, target, **extras
+            )
+        outputs, gradients = [clean_log_proba], [share]
+        if hidden_gradient is not None and hidden.requires_grad:
+            outputs.append(hidden)
+            gradients.append(hidden_gradient)
         torch.autograd.backward(outputs, gradients)
         return loss
+
+    def most_rows(self, noise: NoiseLayer | None) -> float:
+        """Return how many rows `derivatives` takes at once, zero if it cannot take any."""
+        if noise is None:
+            return math.inf
+        if self.volume_penalty or any(has_hooks(weight) for weight in noise.parameters()):
+            return 0
+        return _rows_at_once(noise)
+
+    def derivatives(
+        self,
+        noise: NoiseLayer | None,
+        clean_log_proba: Tensor,
+        hidden: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        posterior: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the loss and its derivatives, and give the noise layer its gradient.
+
+        The posterior c_ti is the derivative of ``log p(z_t|x_t)`` with respect to the logarithms
+        of both the clean and the transition probabilities. Needs no autograd.
+
+        Parameters
+        ----------
+        noise, clean_log_proba, hidden, target, sample_weight, posterior
+            As for `loss`.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+        share : Tensor of shape (n, true)
+            Derivative with respect to `clean_log_proba`.
+        hidden_gradient : Tensor of shape (n, n_hidden) or None
+            Derivative with respect to `hidden` by way of the noise layer.
+        """
+        if posterior is not None or noise is None:
+            if posterior is None:
+                share = torch.zeros_like(clean_log_proba).scatter_(1, target.unsqueeze(1), 1.0)
+            else:
+                share = posterior.clone()
+            likelihood = (share * clean_log_proba).sum(1)
+            return -_mean(likelihood, sample_weight), _counted(share, sample_weight), None
+        log_transition = noise(hidden)
+        index = noise.index(target)
+        joint = F.observed_log_joint(clean_log_proba, log_transition, index)
+        share, likelihood = F.posterior_and_evidence(joint)
+        share = _counted(share, sample_weight)
+        loss = -_mean(likelihood, sample_weight)
+        prior = noise.start * (-self.transition_prior / len(noise.start))
+        if self.transition_prior:
+            loss += _mean(F.expected_log_transition(log_transition, prior), sample_weight)
+        prior /= len(target)
+        hidden_gradient = noise.backward(log_transition, hidden, share, index, prior, sample_weight)
+        return loss, share, hidden_gradient
 
     def _terms(
         self, noise: NoiseLayer, clean_log_proba: Tensor, hidden: Tensor, target: Tensor
@@ -150,9 +194,16 @@ def _rows_at_once(noise: NoiseLayer) -> float:
     return max(1, _ELEMENTS_AT_ONCE // noise.elements_per_row)
 
 
-def _backward(loss: Tensor) -> Tensor:
-    loss.backward()
-    return loss.detach()
+def has_hooks(parameter: Tensor) -> bool:
+    """Whether somebody wants to hear of the gradient of a parameter from autograd."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
+def _counted(posterior: Tensor, weight: Tensor | None) -> Tensor:
+    """Turn posteriors into derivatives of the mean of the negative logarithms, in place."""
+    if weight is not None:
+        posterior *= weight.unsqueeze(1)
+    return posterior.mul_(-1.0 / len(posterior))
 
 
 def _total(likelihood: Tensor, regularisation: Tensor | None, weight: Tensor | None) -> Tensor:

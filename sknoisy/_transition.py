@@ -7,6 +7,7 @@ is smaller in every way: its weights, and what it computes of a batch.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional
 from sknoisy import _functional as F
 
 
-class NoiseLayer(nn.Module):
+class NoiseLayer(nn.Module, ABC):
     """What the noise layers have in common.
 
     Attributes
@@ -51,6 +52,39 @@ class NoiseLayer(nn.Module):
             For `_functional.observed_log_joint`.
         """
         return target
+
+    @abstractmethod
+    def backward(
+        self,
+        log_transition: Tensor,
+        hidden: Tensor,
+        share: Tensor,
+        index: Tensor,
+        prior: Tensor,
+        weight: Tensor | None = None,
+    ) -> Tensor | None:
+        """Give the parameters their gradient, without autograd.
+
+        Parameters
+        ----------
+        log_transition : Tensor
+            What the layer returned.
+        hidden : Tensor of shape (n, n_hidden)
+            What it was given.
+        share : Tensor of shape (n, true)
+            The posterior of each row, times what the row counts.
+        index : Tensor of shape (n,) or (n, true)
+            From `index`.
+        prior : Tensor in the shape of `start`
+            Labels that each row adds as evidence for the start.
+        weight : Tensor of shape (n,), default=None
+            How often it adds them.
+
+        Returns
+        -------
+        Tensor of shape (n, n_hidden) or None
+            Gradient with respect to `hidden`, if the layer depends on it.
+        """
 
     def dense(self, log_transition: Tensor) -> Tensor:
         """Return probabilities of all observed classes from what the layer returned.
@@ -122,6 +156,21 @@ class ClassTransition(NoiseLayer):
         full = log_transition.new_full((self.n_classes, self.n_classes), outside)
         return full.scatter(1, self.targets, log_transition)
 
+    def backward(
+        self,
+        log_transition: Tensor,
+        hidden: Tensor,
+        share: Tensor,
+        index: Tensor,
+        prior: Tensor,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Give the bias its gradient; for the parameters see `NoiseLayer`."""
+        if self.bias.requires_grad:
+            prior = prior * (len(share) if weight is None else weight.sum())
+            gradient = self._packed(F.class_transition_gradient(share, index, prior))
+            self.bias.grad = F.softmax_gradient(self._packed(log_transition), gradient)
+
     def dense(self, log_transition: Tensor) -> Tensor:
         """Return the matrix, with zeros for the classes that it leaves out."""
         transition = log_transition.exp()
@@ -170,6 +219,27 @@ class FeatureTransition(NoiseLayer):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return log transition probabilities of shape (n, true, observed) for a batch of h(x)."""
         return F.feature_log_transition(hidden, self.weight, self.bias)
+
+    def backward(
+        self,
+        log_transition: Tensor,
+        hidden: Tensor,
+        share: Tensor,
+        index: Tensor,
+        prior: Tensor,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Give bias and weight their gradient, and return that of the hidden layer."""
+        kept = slice(self.bias.shape[1])  # without the column for what a sparse layer leaves out
+        gradient = F.feature_logit_gradient(
+            log_transition[..., kept], share, index, prior[:, kept], weight
+        )
+        by_entry = gradient.permute(1, 2, 0).flatten(0, 1)  # as it lies in memory
+        if self.bias.requires_grad:
+            self.bias.grad = by_entry.sum(1).view_as(self.bias)
+        if self.weight.requires_grad:
+            self.weight.grad = (by_entry @ hidden).view_as(self.weight)
+        return by_entry.T @ self.weight.flatten(0, 1)
 
     def extra_repr(self) -> str:
         """Say how large the layer is."""

@@ -15,6 +15,7 @@ from numpy.testing import assert_array_equal
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EarlyStopping
+from threadpoolctl import threadpool_info
 from torch import nn
 
 import sknoisy
@@ -78,6 +79,7 @@ def global_state():
         numpy_state[2:],
         torch.get_rng_state().numpy().tobytes(),
         torch.get_num_threads(),
+        [pool["num_threads"] for pool in threadpool_info()],
         torch.is_grad_enabled(),
         torch.get_default_dtype(),
         torch.is_anomaly_enabled(),
