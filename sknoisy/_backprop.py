@@ -6,6 +6,7 @@ into what stands around them. Written down, it takes half of what autograd needs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch.nn.modules import module
 
 from sknoisy import _functional as F
 from sknoisy._module import MLP, NoisyLabelNetwork
-from sknoisy._objective import has_hooks
+from sknoisy._objective import Objective, has_hooks
+from sknoisy._transition import NoiseLayer
 
 
 class DenseNetwork:
@@ -93,3 +95,34 @@ def _is_heard(part: nn.Module) -> bool:
         or part._backward_hooks
         or part._backward_pre_hooks
     )
+
+
+def backward_pass(
+    network: Any, objective: Objective, noise: NoiseLayer | None
+) -> Callable[..., Tensor]:
+    """Return a function that gives all weights their gradient, by hand where it can.
+
+    Parameters
+    ----------
+    network : NoisyLabelNetwork, or one that was compiled
+    objective : Objective
+    noise : NoiseLayer or None
+
+    Returns
+    -------
+    callable
+        Takes a batch of X, and its labels as `Objective.loss` does, and returns the loss.
+    """
+    dense = DenseNetwork(network) if is_dense(network) else None
+    most_rows = objective.most_rows(noise)
+
+    def backward(X: Tensor, **labels: Tensor) -> Tensor:
+        if dense is None or len(X) > most_rows:
+            return objective.backward(noise, *network(X), **labels)
+        with torch.no_grad():
+            log_proba, hidden = dense.forward(X)
+            loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
+            dense.backward(log_proba, share, by_noise)
+        return loss
+
+    return backward

@@ -21,6 +21,9 @@ from sknoisy._validation import refused_as
 Batch = tuple[Tensor | dict[str, Tensor], Tensor]
 
 _BYTES_AT_ONCE = 2**20
+_INFERENCE_ROWS = 4096
+_INFERENCE_ELEMENTS = 2**22
+_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
 
 
 class ArrayDataset(Dataset):
@@ -194,6 +197,26 @@ class ArrayBatches:
             parts = zip(*(self._split(value, sizes) for value in values.values()), strict=True)
             return [dict(zip(values, part, strict=True)) for part in parts]
         return (values.pin_memory() if self.pin_memory else values).split(sizes)
+
+
+def rows_of_inference(
+    dataset: Dataset, n_least: int, width: int, device: str | torch.device
+) -> int:
+    """Return how many rows to predict at once: many, but no more than fit a cache or memory.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    n_least : int
+        As many in any case, if memory allows: those of a training step.
+    width : int
+        Numbers that the outputs of one row hold.
+    device : str or torch.device
+    """
+    most = _INFERENCE_ROWS
+    if isinstance(dataset, ArrayDataset) and torch.device(device).type == "cpu":
+        most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
+    return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))
 
 
 def shuffled_batches(

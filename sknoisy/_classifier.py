@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -26,7 +27,8 @@ from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed, seed_stream, torch_seeded
 from sknoisy._rollback import all_or_nothing
 from sknoisy._streaming import Stream, learn_chunk, stream_classes, streams
-from sknoisy._training import Trainer, summarise
+from sknoisy._summary import summary
+from sknoisy._training import Trainer
 from sknoisy._validation import refused_as
 
 
@@ -406,7 +408,8 @@ class NoisyLabelClassifier(
             state = self._fitted_state(net, data, labels)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             start = learn_chunk(net, data, plan, stream, progress)
-            self.__dict__.update(state | summary(net, data, stream))
+            running_prior = partial(stream.running_prior, n_rows=len(data))
+            self.__dict__.update(state | summary(net, data, running_prior))
         self._stream = stream
         if start is not None or not hasattr(self, "initial_transition_matrix_"):
             self.initial_transition_matrix_ = np.eye(len(labels)) if start is None else start
@@ -431,28 +434,3 @@ class NoisyLabelClassifier(
             )
         log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
         return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}
-
-
-def summary(
-    net: NoiseAdaptationNet, data: Observations, stream: Stream | None = None
-) -> dict[str, Any]:
-    """Return the attributes that sum up what a net has learned.
-
-    Parameters
-    ----------
-    net : NoiseAdaptationNet
-    data : Observations
-        The rows to average over.
-    stream : Stream, default=None
-        The one that the rows are the last chunk of: the mean clean probability is of all.
-    """
-    prior, transition = summarise(net, data)
-    if stream is not None:
-        prior = stream.running_prior(prior, len(data))
-    return {
-        "class_prior_": prior,
-        "transition_matrix_": transition,
-        "noise_rate_": float(prior @ (1.0 - np.diag(transition))),
-        "history_": net.whole_history(),
-        "n_iter_": len(net.whole_history()),
-    }

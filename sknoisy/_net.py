@@ -8,7 +8,6 @@ and iterators, and an epoch that does not stop after every batch to keep books.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -21,8 +20,14 @@ from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknoisy import _functional as F
-from sknoisy._backprop import DenseNetwork, is_dense
-from sknoisy._batching import ArrayBatches, ArrayDataset, make_batches, shuffled_batches
+from sknoisy._backprop import backward_pass
+from sknoisy._batching import (
+    ArrayBatches,
+    ArrayDataset,
+    make_batches,
+    rows_of_inference,
+    shuffled_batches,
+)
 from sknoisy._callbacks import (
     SeenRows,
     StageLog,
@@ -36,16 +41,10 @@ from sknoisy._objective import Objective
 from sknoisy._params import accepted_names, check_patterns
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
-from sknoisy._transition import (
-    ClassTransition,
-    FeatureTransition,
-    NoiseLayer,
-    SparseFeatureTransition,
-)
+from sknoisy._transition import ClassTransition, NoiseLayer, feature_transition
+from sknoisy._validation import check_losses
 
 _EXTRAS = ("sample_weight", "posterior")
-_INFERENCE_ELEMENTS = 2**22
-_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
@@ -125,10 +124,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def attach_feature_noise(self, transition: np.ndarray, *, n_targets: int | None = None) -> None:
         """Put the noise layer of the c-model on top, starting from a matrix (true, observed)."""
         start, n_hidden = self._floored(transition), self.network.head.in_features
-        if n_targets is None:
-            self.attach(FeatureTransition(start, n_hidden))
-        else:
-            self.attach(SparseFeatureTransition(start, n_hidden, n_targets))
+        self.attach(feature_transition(start, n_hidden, n_targets))
 
     def _floored(self, transition: np.ndarray) -> Tensor:
         floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
@@ -203,7 +199,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             self.run_single_epoch(
                 held_out, training=False, prefix="valid", step_fn=self.validation_step
             )
-            self._check_finite()
+            check_losses(self.history[-1], self.lr)
             stop |= self._notify_epoch_end(datasets)
             stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
             stop |= progress.end_epoch()
@@ -247,17 +243,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             return True
         return False
 
-    def _check_finite(self) -> None:
-        row = self.history[-1]
-        for kind in ("train", "valid"):
-            loss = row.get(f"{kind}_loss", 0.0)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"The {kind}_loss became {loss} in epoch {row['epoch']} (stage "
-                    f"{row['stage']!r}). Lower the learning rate `lr` (now {self.lr}) or scale X, "
-                    "for instance with StandardScaler."
-                )
-
     # skorch's hooks
 
     @property
@@ -297,7 +282,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the network on a batch, leaving out what only the loss needs."""
-        return self.module_(self._to_device(x["X"] if isinstance(x, dict) else x))
+        return self.module_(self._data(x))
 
     # Callbacks that score are told of the true label only.
 
@@ -365,27 +350,15 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
         """Return the step of an epoch; what stays the same in it is looked up once."""
-        optimizer, objective, noise = self.optimizer_, self._objective, self.network.noise
+        optimizer = self.optimizer_
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        dense = DenseNetwork(self.network) if is_dense(self.module_) else None
-        most_rows = objective.most_rows(noise)
-
-        def backward(X: Any, y: Tensor) -> Tensor:
-            if dense is None or len(y) > most_rows:
-                return objective.backward(noise, *self.infer(X), **self._labels(X, y))
-            with torch.no_grad():
-                data = self._to_device(X["X"] if isinstance(X, dict) else X)
-                log_proba, hidden = dense.forward(data)
-                labels = self._labels(X, y)
-                loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
-                dense.backward(log_proba, share, by_noise)
-            return loss
+        backward = backward_pass(self.module_, self._objective, self.network.noise)
 
         def step(X: Any, y: Tensor) -> Tensor:
             def closure() -> Tensor:
                 for parameter in parameters:
                     parameter.grad = None
-                return backward(X, y)
+                return backward(self._data(X), **self._labels(X, y))
 
             return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
 
@@ -409,10 +382,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             return super().get_iterator(dataset, training)
         noise = self.network.noise
         width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
-        most = 4096
-        if isinstance(dataset, ArrayDataset) and torch.device(self.device).type == "cpu":
-            most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
-        n_rows = min(max(self.batch_size, most), max(1, _INFERENCE_ELEMENTS // width))
+        n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         if "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
@@ -438,8 +408,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
         """Log-probabilities of the true label, shape (n, true), on the CPU."""
         self._set_training(False)
-        batches = (X["X"] if isinstance(X, dict) else X for X, _ in self.get_iterator(dataset))
-        return torch.cat([self.network.clean_log_proba(self._to_device(X)).cpu() for X in batches])
+        batches = self.get_iterator(dataset)
+        return torch.cat([self.network.clean_log_proba(self._data(X)).cpu() for X, _ in batches])
+
+    def _data(self, X: Any) -> Tensor:
+        return self._to_device(X["X"] if isinstance(X, dict) else X)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

@@ -25,6 +25,7 @@ from sknoisy._net import NoiseAdaptationNet
 from sknoisy._observations import Observations
 from sknoisy._progress import FitProgress
 from sknoisy._random import draw_seed
+from sknoisy._summary import check_no_nan, summarise
 from sknoisy._transition import ClassTransition
 
 _CLEARLY_BETTER = 1e-3
@@ -226,7 +227,7 @@ class Trainer:
     def _clean_log_proba(self, dataset: ArrayDataset | None = None) -> Tensor:
         """Return what the network says of the rows of a data set, or of all rows."""
         log_proba = self.net.clean_log_proba(self.data.dataset() if dataset is None else dataset)
-        _check_no_nan(self.net, log_proba)
+        check_no_nan(self.net, log_proba)
         return log_proba
 
     def _attach_class_noise(self, transition: np.ndarray) -> None:
@@ -339,18 +340,6 @@ def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
     return half
 
 
-def _check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:
-    """Stop where the last step of a stage has ruined the network, after its loss was taken."""
-    if torch.isnan(outputs).any():
-        when = "before the first epoch"
-        if net.history:
-            when = "in epoch {} (stage {!r})".format(*net.history[-1, ("epoch", "stage")])
-        raise ValueError(
-            f"The predictions of the network became nan {when}. Lower the learning rate `lr` (now "
-            f"{net.lr}) or scale X, for instance with StandardScaler."
-        )
-
-
 class _ConvergenceMonitor:
     """Follow the log-likelihood of EM and say when it has settled."""
 
@@ -364,37 +353,3 @@ class _ConvergenceMonitor:
         self.change = log_likelihood - self.last
         self.last = log_likelihood
         return abs(self.change) < self.tol
-
-
-def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Average what the network says of the training data, in one pass over it.
-
-    Returns
-    -------
-    class_prior : ndarray of shape (n_classes,)
-        Mean clean probability, ``sum_t p(y=i|x_t) / n``.
-    transition : ndarray of shape (true, observed)
-        ``sum_t p(y=i|x_t) p(z=j|y=i,x_t) / sum_t p(y=i|x_t)``, which for the s-model is its
-        matrix and without a noise layer the identity.
-    """
-    _, weight = data.tensors()
-    prior = torch.zeros(data.n_classes, dtype=torch.float64)
-    joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
-    start = 0
-    noise = net.network.noise
-    for clean_log_proba, log_transition in net.batch_outputs(data.dataset()):
-        proba = clean_log_proba.double().exp()
-        if weight is not None:
-            proba = proba * weight[start : start + len(proba), None]
-        prior += proba.sum(dim=0)
-        if noise is not None and log_transition is not None and noise.elements_per_row:
-            joint += noise.joint_counts(proba, log_transition.double())
-        start += len(proba)
-    _check_no_nan(net, prior)
-    if noise is None:
-        transition = torch.eye(data.n_classes, dtype=torch.float64)
-    elif noise.elements_per_row:
-        transition = F.expected_transition(joint, smallest=0.0)
-    else:
-        transition = noise.dense(net.log_class_transition().double())
-    return (prior / prior.sum()).numpy(), transition.numpy()

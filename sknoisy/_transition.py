@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknoisy import _functional as F
+from sknoisy._sparse import columns_of_targets, likeliest_targets, unpack, with_outside
 
 
 class NoiseLayer(nn.Module, ABC):
@@ -127,7 +128,7 @@ class ClassTransition(NoiseLayer):
         self, transition: Tensor, *, learnable: bool = True, n_targets: int | None = None
     ) -> None:
         super().__init__()
-        targets = None if n_targets is None else F.likeliest_targets(transition, n_targets)
+        targets = None if n_targets is None else likeliest_targets(transition, n_targets)
         self.register_buffer("targets", targets)
         bias = self._packed(transition).log()
         if learnable:
@@ -175,7 +176,7 @@ class ClassTransition(NoiseLayer):
         """Return the matrix, with zeros for the classes that it leaves out."""
         transition = log_transition.exp()
         if self.targets is not None:
-            transition = F.unpack(self._packed(transition), self.targets.to(transition.device))
+            transition = unpack(self._packed(transition), self.targets.to(transition.device))
         return F.floor_transition(transition, 0.0)
 
     def _packed(self, transition: Tensor) -> Tensor:
@@ -263,16 +264,16 @@ class SparseFeatureTransition(FeatureTransition):
     columns: Tensor
 
     def __init__(self, transition: Tensor, n_hidden: int, n_targets: int) -> None:
-        targets = F.likeliest_targets(transition, n_targets)
+        targets = likeliest_targets(transition, n_targets)
         packed = F.floor_transition(transition.gather(1, targets))
         super().__init__(packed, n_hidden)
         self.register_buffer("targets", targets)
-        self.register_buffer("columns", F.columns_of_targets(targets))
+        self.register_buffer("columns", columns_of_targets(targets))
         self.start = functional.pad(packed, (0, 1))  # nothing is expected outside
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return log probabilities of shape (n, true, n_targets + 1); the last is for the rest."""
-        return F.with_outside(super().forward(hidden))
+        return with_outside(super().forward(hidden))
 
     def index(self, target: Tensor) -> Tensor:
         """Return the column of each label for each true class, shape (n, true)."""
@@ -280,7 +281,7 @@ class SparseFeatureTransition(FeatureTransition):
 
     def dense(self, log_transition: Tensor) -> Tensor:
         """Return probabilities of shape (n, true, observed), zero for the classes left out."""
-        return F.unpack(self._kept(log_transition), self.targets.to(log_transition.device))
+        return unpack(self._kept(log_transition), self.targets.to(log_transition.device))
 
     def noisy_log_proba(self, clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
         """Return ``log p(z=j|x)``, shape (n, observed), from what the layer returned."""
@@ -292,7 +293,16 @@ class SparseFeatureTransition(FeatureTransition):
     def joint_counts(self, proba: Tensor, log_transition: Tensor) -> Tensor:
         """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed)."""
         packed = torch.einsum("ti,tij->ij", proba, self._kept(log_transition))
-        return F.unpack(packed, self.targets.to(packed.device))
+        return unpack(packed, self.targets.to(packed.device))
 
     def _kept(self, log_transition: Tensor) -> Tensor:
         return F.floor_transition(log_transition[..., :-1].exp(), 0.0)
+
+
+def feature_transition(
+    transition: Tensor, n_hidden: int, n_targets: int | None
+) -> FeatureTransition:
+    """Return the noise layer of the c-model, a sparse one if it keeps `n_targets` classes."""
+    if n_targets is None:
+        return FeatureTransition(transition, n_hidden)
+    return SparseFeatureTransition(transition, n_hidden, n_targets)

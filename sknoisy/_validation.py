@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -234,3 +234,27 @@ def check_confidence(confidence: Any) -> float:
     if isinstance(confidence, numbers.Real) and 0 < float(confidence) < 1:
         return float(confidence)
     raise ValueError(f"`confidence` must be a number between 0 and 1; got {confidence!r}.")
+
+
+def check_losses(epoch: Mapping[str, Any], lr: float) -> None:
+    """Stop when a loss of an epoch is not finite.
+
+    Parameters
+    ----------
+    epoch : mapping
+        A row of the history.
+    lr : float
+        The learning rate, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    for kind in ("train", "valid"):
+        loss = epoch.get(f"{kind}_loss", 0.0)
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"The {kind}_loss became {loss} in epoch {epoch['epoch']} (stage "
+                f"{epoch['stage']!r}). Lower the learning rate `lr` (now {lr}) or scale X, "
+                "for instance with StandardScaler."
+            )

@@ -10,7 +10,7 @@ from test_objective import LAYERS, H, K, N, batch, layer
 from torch import nn
 from torch.testing import assert_close
 
-from sknoisy import NoisyLabelClassifier, _net
+from sknoisy import NoisyLabelClassifier, _backprop
 from sknoisy._backprop import DenseNetwork, is_dense
 from sknoisy._module import MLP, NoisyLabelNetwork
 from sknoisy._objective import Objective
@@ -87,7 +87,9 @@ def test_a_fit_is_the_same_by_hand_and_by_autograd(monkeypatch):
     found = []
     for model in ("s", "c"):
         for by_hand in (True, False):
-            monkeypatch.setattr(_net, "is_dense", is_dense if by_hand else lambda network: False)
+            monkeypatch.setattr(
+                _backprop, "is_dense", is_dense if by_hand else lambda network: False
+            )
             fitted = NoisyLabelClassifier(noise_model=model, max_epochs=8, random_state=0).fit(X, y)
             found.append(fitted.predict_proba(X))
     np.testing.assert_allclose(found[0], found[1], atol=1e-9)
