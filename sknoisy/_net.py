@@ -384,7 +384,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
         n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
-        if "generator" in (accepted_names(self.iterator_valid) or ()):
+        loads = self.iterator_valid is not ArrayBatches
+        if loads and "generator" in (accepted_names(self.iterator_valid) or ()):
             params.setdefault("generator", torch.Generator())  # a loader draws from it, always
         return make_batches("iterator_valid", self.iterator_valid, dataset, params)
 
@@ -405,11 +406,15 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             yield clean_log_proba.cpu(), log_transition
 
     @torch.no_grad()
-    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
-        """Log-probabilities of the true label, shape (n, true), on the CPU."""
+    def clean_log_probas(self, dataset: ArrayDataset) -> Iterator[Tensor]:
+        """Yield log-probabilities of the true label of each batch, shape (n, true), on the CPU."""
         self._set_training(False)
-        batches = self.get_iterator(dataset)
-        return torch.cat([self.network.clean_log_proba(self._data(X)).cpu() for X, _ in batches])
+        for X, _ in self.get_iterator(dataset):
+            yield self.network.clean_log_proba(self._data(X)).cpu()
+
+    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
+        """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
+        return torch.cat(list(self.clean_log_probas(dataset)))
 
     def _data(self, X: Any) -> Tensor:
         return self._to_device(X["X"] if isinstance(X, dict) else X)

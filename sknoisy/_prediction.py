@@ -52,8 +52,15 @@ class PredictionMixin:
         ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        proba = self._weighted_log_proba(X).exp()
-        return (proba / proba.sum(dim=1, keepdim=True)).numpy()
+        dataset = self._dataset(X)
+        proba = torch.empty(len(dataset), len(self.classes_), dtype=torch.float64)
+        start = 0
+        for log_proba in self.net_.clean_log_probas(dataset):
+            part = self._weighted(log_proba).exp()  # still in the cache
+            part /= _without_nan(part.sum(dim=1, keepdim=True))
+            proba[start : start + len(part)] = part
+            start += len(part)
+        return proba.numpy()
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the probabilities of the true label.
@@ -162,8 +169,11 @@ class PredictionMixin:
 
     def _weighted_log_proba(self, X: Any) -> Tensor:
         """Return logarithms of what sums to one, up to rounding in the type of the network."""
-        dataset = self._dataset(X)
-        log_proba = _without_nan(self.net_.clean_log_proba(dataset).double())
+        return _without_nan(self._weighted(self.net_.clean_log_proba(self._dataset(X))))
+
+    def _weighted(self, clean_log_proba: Tensor) -> Tensor:
+        """Weigh the classes, in float64."""
+        log_proba = clean_log_proba.double()
         if not self._log_class_weight.any():
             return log_proba
         return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight))
