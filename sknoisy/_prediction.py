@@ -169,7 +169,8 @@ class PredictionMixin:
 
     def _weighted_log_proba(self, X: Any) -> Tensor:
         """Return logarithms of what sums to one, up to rounding in the type of the network."""
-        return _without_nan(self._weighted(self.net_.clean_log_proba(self._dataset(X))))
+        dataset = self._dataset(X)
+        return _without_nan(self._weighted(self.net_.clean_log_proba(dataset)))
 
     def _weighted(self, clean_log_proba: Tensor) -> Tensor:
         """Weigh the classes, in float64."""
