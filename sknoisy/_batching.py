@@ -219,6 +219,22 @@ def rows_of_inference(
     return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))
 
 
+def ordered_batches(
+    iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+) -> Any:
+    """Return an iterator over batches in the order of the rows, whichever class makes it.
+
+    Parameters
+    ----------
+    iterator, dataset, params
+        As for `shuffled_batches`.
+    """
+    # A loader draws from a generator even so, and must not from torch's.
+    loads = iterator is not ArrayBatches and "generator" in inspect.signature(iterator).parameters
+    generator = {"generator": torch.Generator()} if loads else {}
+    return make_batches("iterator_valid", iterator, dataset, generator | dict(params))
+
+
 def shuffled_batches(
     iterator: Callable[..., Any],
     dataset: ArrayDataset,

@@ -24,7 +24,7 @@ from sknoisy._backprop import backward_pass
 from sknoisy._batching import (
     ArrayBatches,
     ArrayDataset,
-    make_batches,
+    ordered_batches,
     rows_of_inference,
     shuffled_batches,
 )
@@ -38,7 +38,7 @@ from sknoisy._callbacks import (
 )
 from sknoisy._module import BestWeights, NoisyLabelNetwork
 from sknoisy._objective import Objective
-from sknoisy._params import accepted_names, check_patterns
+from sknoisy._params import check_patterns
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
 from sknoisy._transition import ClassTransition, NoiseLayer, feature_transition
@@ -179,8 +179,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             If the loss is not finite.
         """
         self._start_stage(stage, resume)
-        seen = None if valid is None else SeenRows(valid)
-        datasets = {"dataset_train": SeenRows(train), "dataset_valid": seen}
+        datasets = {"dataset_train": SeenRows(train), "dataset_valid": valid and SeenRows(valid)}
         params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
         batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
@@ -288,11 +287,13 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Take a step and return the loss and the clean log-probabilities."""
-        return _clean(super().train_step_single(batch, **fit_params))
+        step = super().train_step_single(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Return the loss and the clean log-probabilities of held-out rows."""
-        return _clean(super().validation_step(batch, **fit_params))
+        step = super().validation_step(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
 
     def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
         """Return the clean log-probabilities."""
@@ -384,10 +385,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
         n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
-        loads = self.iterator_valid is not ArrayBatches
-        if loads and "generator" in (accepted_names(self.iterator_valid) or ()):
-            params.setdefault("generator", torch.Generator())  # a loader draws from it, always
-        return make_batches("iterator_valid", self.iterator_valid, dataset, params)
+        return ordered_batches(self.iterator_valid, dataset, params)
 
     def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
         """Tell skorch's scoring callbacks that the network returns logarithms."""
@@ -437,8 +435,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = {"module_", "history_", "virtual_params_", "_log", "_past"}
-        state = self._without_training()
-        state = {name: value for name, value in state.items() if name not in left_out}
+        state = {name: v for name, v in self._without_training().items() if name not in left_out}
         if hasattr(self, "module_"):
             state["network"] = take_apart(self.network)
         return state | {"columns": as_columns(self.whole_history())}
@@ -451,7 +448,3 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = put_together(parts, self.device)
-
-
-def _clean(step: dict[str, Any]) -> dict[str, Any]:
-    return step | {"y_pred": step["y_pred"][0]}
