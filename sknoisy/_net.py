@@ -228,7 +228,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._validate_params()
         self.initialized_ = True
 
-    def _notify_epoch_end(self, datasets: dict[str, SeenRows | None]) -> bool:
+    def _notify_epoch_end(self, datasets: dict[str, Any]) -> bool:
         """Tell the callbacks; return True if one of skorch's stops the stage.
 
         skorch's `EarlyStopping` stops by raising KeyboardInterrupt, which is told apart here
