@@ -279,9 +279,9 @@ def feature_logit_gradient(
         As for `observed_log_joint`. A label past the last column, one that a sparse layer leaves
         out, has no part.
     prior : Tensor of shape (true, observed)
-        Labels that count in addition for each row, as evidence for the start.
+        Labels that count in addition, a part of them with each row, as evidence for the start.
     weight : Tensor of shape (n,), default=None
-        How often they count; `share` has the weight of its row already.
+        How often each part counts; `share` has the weight of its row already.
 
     Returns
     -------
@@ -290,6 +290,7 @@ def feature_logit_gradient(
     if target.ndim == 2:
         outside = target == log_transition.shape[2]
         share, target = share.masked_fill(outside, 0.0), target.masked_fill(outside, 0)
+    prior = prior / len(share)
     mass = prior.sum(dim=1)
     if weight is not None:
         mass, prior = mass * weight.unsqueeze(1), prior * weight.view(-1, 1, 1)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sknoisy import _functional as F
@@ -202,7 +203,13 @@ def _threads_that_pay(n_classes: int) -> AbstractContextManager[Any]:
 
     More are no faster up to 100 classes, and go on spinning afterwards, in the way of torch's.
     """
-    return threadpool_limits(1 if n_classes <= _MOST_CLASSES_FOR_ONE_THREAD else None)
+    return _thread_pools().limit(limits=1 if n_classes <= _MOST_CLASSES_FOR_ONE_THREAD else None)
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Look for them once; it takes longer than a small mixture."""
+    return ThreadpoolController()
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:

@@ -152,7 +152,6 @@ class Objective:
         prior = noise.start * (-self.transition_prior / len(noise.start))
         if self.transition_prior:
             loss += _mean(F.expected_log_transition(log_transition, prior), sample_weight)
-        prior /= len(target)
         hidden_gradient = noise.backward(log_transition, hidden, share, index, prior, sample_weight)
         return loss, share, hidden_gradient
 

@@ -77,9 +77,9 @@ class NoiseLayer(nn.Module, ABC):
         index : Tensor of shape (n,) or (n, true)
             From `index`.
         prior : Tensor in the shape of `start`
-            Labels that each row adds as evidence for the start.
+            Labels that all rows together add as evidence for the start.
         weight : Tensor of shape (n,), default=None
-            How often it adds them.
+            How often each row counts, its part of `prior` too.
 
         Returns
         -------
@@ -168,7 +168,7 @@ class ClassTransition(NoiseLayer):
     ) -> None:
         """Give the bias its gradient; for the parameters see `NoiseLayer`."""
         if self.bias.requires_grad:
-            prior = prior * (len(share) if weight is None else weight.sum())
+            prior = prior if weight is None else prior * weight.mean()
             gradient = self._packed(F.class_transition_gradient(share, index, prior))
             self.bias.grad = F.softmax_gradient(self._packed(log_transition), gradient)
 
