@@ -10,24 +10,20 @@ network that has seen a label believes it.
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sknoisy import _functional as F
 from sknoisy._mixture import fit_noisy_mixture, heaviest_diagonal, recount
+from sknoisy._threads import threads_for_classes
 
 _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
-_MOST_CLASSES_FOR_ONE_THREAD = 100
 
 
 def confusion_start(
@@ -135,7 +131,7 @@ def cluster_start(
     """
     rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
     weights = None if weight is None else weight[rows]
-    with _threads_that_pay(log_proba.shape[1]):
+    with threads_for_classes(log_proba.shape[1]):
         kmeans = _fit_clusters(log_proba[rows], weights, random_state)
         clusters = kmeans.predict(_roots(log_proba))
     counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
@@ -171,7 +167,7 @@ def mixture_start(
     ndarray of shape (true, observed)
     """
     n_classes = log_proba.shape[1]
-    with _threads_that_pay(n_classes):
+    with threads_for_classes(n_classes):
         return _best_mixture(log_proba, target, weight, random_state)
 
 
@@ -196,20 +192,6 @@ def _best_mixture(
     if len(some) == len(log_proba):
         return best.transition
     return recount(best, view(log_proba), target, weight=weight)
-
-
-def _threads_that_pay(n_classes: int) -> AbstractContextManager[Any]:
-    """Keep numpy and scikit-learn to one thread where the matrices are small.
-
-    More are no faster up to 100 classes, and go on spinning afterwards, in the way of torch's.
-    """
-    return _thread_pools().limit(limits=1 if n_classes <= _MOST_CLASSES_FOR_ONE_THREAD else None)
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Look for them once; it takes longer than a small mixture."""
-    return ThreadpoolController()
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:

@@ -41,6 +41,7 @@ from sknoisy._objective import Objective
 from sknoisy._params import check_patterns
 from sknoisy._persistence import as_columns, as_rows, put_together, take_apart
 from sknoisy._progress import FitProgress
+from sknoisy._threads import in_threads_that_pay
 from sknoisy._transition import ClassTransition, NoiseLayer, feature_transition
 from sknoisy._validation import check_losses
 
@@ -135,6 +136,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         assert isinstance(self.network.noise, ClassTransition)
         return self.network.noise().detach().cpu()
 
+    @in_threads_that_pay
     def train_stage(
         self,
         stage: str,
@@ -283,10 +285,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Run the network on a batch, leaving out what only the loss needs."""
         return self.module_(self._data(x))
 
-    # Callbacks that score are told of the true label only.
-
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Take a step and return the loss and the clean log-probabilities."""
+        """Take a step and return the loss and, for callbacks that score, clean probabilities."""
         step = super().train_step_single(batch, **fit_params)
         return step | {"y_pred": step["y_pred"][0]}
 
