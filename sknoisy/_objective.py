@@ -136,12 +136,13 @@ class Objective:
         hidden_gradient : Tensor of shape (n, n_hidden) or None
             Derivative with respect to `hidden` by way of the noise layer.
         """
-        if posterior is not None or noise is None:
-            if posterior is None:
-                share = torch.zeros_like(clean_log_proba).scatter_(1, target.unsqueeze(1), 1.0)
-            else:
-                share = posterior.clone()
-            likelihood = (share * clean_log_proba).sum(1)
+        if posterior is not None:
+            likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
+            share = _counted(posterior.clone(), sample_weight)
+            return -_mean(likelihood, sample_weight), share, None
+        if noise is None:
+            likelihood = F.noisy_log_likelihood(clean_log_proba, None, target)
+            share = torch.zeros_like(clean_log_proba).scatter_(1, target.unsqueeze(1), 1.0)
             return -_mean(likelihood, sample_weight), _counted(share, sample_weight), None
         log_transition = noise(hidden)
         index = noise.index(target)
