@@ -83,13 +83,20 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 
+class HiddenLayers(nn.Sequential):
+    """Those of the network as a module of the user's, which goes through autograd."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(sizes):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        super().__init__(*layers)
+
+
 def make_network(problem: Problem) -> nn.Sequential:
     """Return the network that all torch contenders train."""
-    layers: list[nn.Module] = []
-    sizes = [problem.X.shape[1], *problem.hidden_layer_sizes]
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], problem.n_classes))
+    sizes = (problem.X.shape[1], *problem.hidden_layer_sizes)
+    return nn.Sequential(*HiddenLayers(sizes), nn.Linear(sizes[-1], problem.n_classes))
 
 
 def fit_loop(problem: Problem, n_epochs: float, device: str = "cpu") -> nn.Module:

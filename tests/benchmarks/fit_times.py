@@ -12,7 +12,8 @@ cleanlab's five-fold ``CleanLearning`` around the same network (needs ``pip inst
 Contenders take turns, and the median of the turns is printed, after one that does not count.
 "ratio" is the time of a fit over that of the loop with as many passes; for the others it is the
 same. ``--clock process`` counts the seconds of the processor instead of those on the wall, for a
-machine that others use too. Accuracy is that of the true labels of new rows. ``--profile`` prints
+machine that others use too. ``--module`` gives ours the same layers as a module of the user's,
+which goes through autograd. Accuracy is that of the true labels of new rows. ``--profile`` prints
 where the time of one fit goes.
 """
 
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 from contenders import (
     PROBLEMS,
+    HiddenLayers,
     Problem,
     epochs_of,
     fit_cleanlab,
@@ -73,8 +75,11 @@ def take_turns(
 
 def compare(problem: Problem, arguments: argparse.Namespace) -> None:
     """Print a table of one problem."""
-    device = {"device": arguments.device, "compile": arguments.compile}
-    ours = {name: make_classifier(problem, **params, **device) for name, params in OURS.items()}
+    common: dict[str, Any] = {"device": arguments.device, "compile": arguments.compile}
+    if arguments.module:
+        sizes = (problem.X.shape[1], *problem.hidden_layer_sizes)
+        common |= {"module": HiddenLayers, "module__sizes": sizes}
+    ours = {name: make_classifier(problem, **params, **common) for name, params in OURS.items()}
     for classifier in ours.values():
         classifier.fit(problem.X, problem.y)
     passes = {name: epochs_of(classifier, problem) for name, classifier in ours.items()}
@@ -127,6 +132,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--module", action="store_true", help="hidden layers as your own module")
     parser.add_argument("--no-others", dest="others", action="store_false")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
