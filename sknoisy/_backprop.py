@@ -1,7 +1,8 @@
-"""Forward and backward pass of the default network, without autograd.
+"""The backward pass of a step, written down as far as the network is ours.
 
 A step of a small network is a handful of products of small matrices, and most of its time goes
-into what stands around them. Written down, it takes half of what autograd needs.
+into what stands around them. Written down, it takes half of what autograd needs. Hidden layers of
+the user's go through autograd; the softmax layer and the noise layer on top of them do not.
 """
 
 from __future__ import annotations
@@ -19,88 +20,69 @@ from sknoisy._objective import Objective, has_hooks
 from sknoisy._transition import NoiseLayer
 
 
-class DenseNetwork:
-    """The linear layers of a `NoisyLabelNetwork` with ReLU between them.
+class DenseLayers:
+    """Linear layers, each followed by ReLU, without autograd.
 
     Parameters
     ----------
-    network : NoisyLabelNetwork
+    hidden : MLP
         One that `is_dense`.
     """
 
-    def __init__(self, network: NoisyLabelNetwork) -> None:
-        parts = [*network.hidden.children(), network.head]
-        self.layers = [part for part in parts if isinstance(part, nn.Linear)]
-        self._inputs: list[Tensor] = []
+    def __init__(self, hidden: nn.Module) -> None:
+        self.layers = [layer for layer in hidden.children() if isinstance(layer, nn.Linear)]
+        self._values: list[Tensor] = []
 
-    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Return clean log-probabilities (n, true) and h(x) (n, n_hidden), as the network does."""
-        inputs = [X.flatten(1)]
-        for layer in self.layers[:-1]:
-            inputs.append(torch.addmm(layer.bias, inputs[-1], layer.weight.T).relu_())
-        self._inputs = inputs
-        head = self.layers[-1]
-        return F.clean_log_proba(torch.addmm(head.bias, inputs[-1], head.weight.T)), inputs[-1]
+    def forward(self, X: Tensor) -> Tensor:
+        """Return h(x), shape (n, n_hidden)."""
+        values = [X.flatten(1)]
+        for layer in self.layers:
+            values.append(torch.addmm(layer.bias, values[-1], layer.weight.T).relu_())
+        self._values = values
+        return values[-1]
 
-    def backward(
-        self, clean_log_proba: Tensor, share: Tensor, hidden_gradient: Tensor | None
-    ) -> None:
-        """Give the weights their gradient.
-
-        Parameters
-        ----------
-        clean_log_proba : Tensor of shape (n, true)
-            From `forward`, which was the last one called.
-        share : Tensor of shape (n, true)
-            Derivative of the loss with respect to `clean_log_proba`.
-        hidden_gradient : Tensor of shape (n, n_hidden) or None
-            That with respect to h(x) by other ways than `clean_log_proba`.
-        """
-        gradient = F.softmax_gradient(clean_log_proba, share)
-        for depth in range(len(self.layers) - 1, -1, -1):
-            layer, inputs = self.layers[depth], self._inputs[depth]
-            layer.weight.grad = gradient.T @ inputs
-            layer.bias.grad = gradient.sum(0)
-            if depth == 0:
-                break
-            gradient = gradient @ layer.weight
-            if layer is self.layers[-1] and hidden_gradient is not None:
-                gradient += hidden_gradient
-            gradient *= inputs.sign()  # of a ReLU: one where it passes, else zero
-        self._inputs = []
+    def backward(self, gradient: Tensor) -> None:
+        """Give the weights their gradient, from that of h(x), which is overwritten."""
+        while len(self._values) > 1:
+            gradient *= self._values.pop().sign()  # of a ReLU: one where it passes, else zero
+            layer = self.layers[len(self._values) - 1]
+            set_gradients(layer, self._values[-1], gradient)
+            if len(self._values) > 1:
+                gradient = gradient @ layer.weight
 
 
-def is_dense(network: Any) -> bool:
-    """Whether a network is the default one, without dropout, and trains as autograd would.
+class AutogradLayers:
+    """Any hidden layers, with autograd; the rest as `DenseLayers`."""
 
-    Nobody listens to its layers or to gradients, and every weight is trained.
-    """
-    if type(network) is not NoisyLabelNetwork or type(network.hidden) is not MLP:
-        return False
-    layers = [*network.hidden, network.head]
-    weights = [weight for layer in layers for weight in layer.parameters()]
-    return (
-        all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
-        and all(weight.requires_grad and not has_hooks(weight) for weight in weights)
-        and not any(_is_heard(part) for part in (network, network.hidden, *layers))
-        and not module._has_any_global_hook()
-        and not torch.is_autocast_enabled(network.head.weight.device.type)
-    )
+    def __init__(self, hidden: nn.Module) -> None:
+        self.hidden = hidden
+        self._output: Tensor | None = None
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return h(x), shape (n, n_hidden)."""
+        with torch.enable_grad():
+            self._output = self.hidden(X)
+        return self._output.detach()
+
+    def backward(self, gradient: Tensor) -> None:
+        """Add to the gradients of the weights, from that of h(x)."""
+        if self._output is not None and self._output.requires_grad:
+            torch.autograd.backward([self._output], [gradient])
+        self._output = None
 
 
-def _is_heard(part: nn.Module) -> bool:
-    return bool(
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or part._backward_hooks
-        or part._backward_pre_hooks
-    )
+def set_gradients(layer: nn.Linear, inputs: Tensor, gradient: Tensor) -> None:
+    """Give a linear layer its gradient, from those of what it was given and returned."""
+    if layer.weight.requires_grad:
+        layer.weight.grad = gradient.T @ inputs
+    if layer.bias.requires_grad:
+        layer.bias.grad = gradient.sum(0)
 
 
 def backward_pass(
     network: Any, objective: Objective, noise: NoiseLayer | None
 ) -> Callable[..., Tensor]:
-    """Return a function that gives all weights their gradient, by hand where it can.
+    """Return a function that gives all weights their gradient.
 
     Parameters
     ----------
@@ -113,16 +95,60 @@ def backward_pass(
     callable
         Takes a batch of X, and its labels as `Objective.loss` does, and returns the loss.
     """
-    dense = DenseNetwork(network) if is_dense(network) else None
-    most_rows = objective.most_rows(noise)
+    most_rows = objective.most_rows(noise) if is_open(network) else 0
+    layers: DenseLayers | AutogradLayers | None = None
+    if most_rows:
+        hidden = network.hidden
+        layers = DenseLayers(hidden) if is_dense(hidden) else AutogradLayers(hidden)
 
-    def backward(X: Tensor, **labels: Tensor) -> Tensor:
-        if dense is None or len(X) > most_rows:
-            return objective.backward(noise, *network(X), **labels)
-        with torch.no_grad():
-            log_proba, hidden = dense.forward(X)
-            loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
-            dense.backward(log_proba, share, by_noise)
+    @torch.no_grad()
+    def by_hand(
+        layers: DenseLayers | AutogradLayers, X: Tensor, labels: dict[str, Tensor]
+    ) -> Tensor:
+        head, hidden = network.head, layers.forward(X)
+        log_proba = F.clean_log_proba(torch.addmm(head.bias, hidden, head.weight.T))
+        loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
+        gradient = F.softmax_gradient(log_proba, share)
+        set_gradients(head, hidden, gradient)
+        gradient = gradient @ head.weight
+        layers.backward(gradient if by_noise is None else gradient + by_noise)
         return loss
 
+    def backward(X: Tensor, **labels: Tensor) -> Tensor:
+        if layers is None or len(X) > most_rows:
+            return objective.backward(noise, *network(X), **labels)
+        return by_hand(layers, X, labels)
+
     return backward
+
+
+def is_open(network: Any) -> bool:
+    """Whether the way from h(x) to the loss is ours: no compiler, hook or mixed precision on it."""
+    return (
+        type(network) is NoisyLabelNetwork
+        and type(network.head) is nn.Linear
+        and not any(_is_heard(part) for part in (network, network.head))
+        and not module._has_any_global_hook()
+        and not torch.is_autocast_enabled(network.head.weight.device.type)
+    )
+
+
+def is_dense(hidden: nn.Module) -> bool:
+    """Whether hidden layers are the default ones, without dropout, all trained, and unheard."""
+    layers = list(hidden.children())
+    return (
+        type(hidden) is MLP
+        and all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
+        and all(weight.requires_grad for weight in hidden.parameters())
+        and not any(_is_heard(part) for part in (hidden, *layers))
+    )
+
+
+def _is_heard(part: nn.Module) -> bool:
+    return bool(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or any(has_hooks(weight) for weight in part.parameters(recurse=False))
+    )
