@@ -8,7 +8,7 @@ so do mixtures of up to a hundred classes. Whatever is set is set back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -48,11 +48,10 @@ def in_threads_that_pay(train: Callable[Params, Result]) -> Callable[Params, Res
         n_threads = torch.get_num_threads()
         if n_threads == 1 or not _steps_are_small(net.network, net.batch_size, net.device):
             return train(*args, **kwargs)
-        try:
+        with ExitStack() as stack:
+            stack.callback(torch.set_num_threads, n_threads)
             torch.set_num_threads(1)
             return train(*args, **kwargs)
-        finally:
-            torch.set_num_threads(n_threads)
 
     return train_in_threads_that_pay
 
