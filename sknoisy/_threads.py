@@ -1,8 +1,8 @@
 """How many threads pay: what waits for another thread at every step is slower with two.
 
-Measured with ``tests/benchmarks/fit_times.py`` under one and two threads: steps of up to five
-million multiply-adds take as long or longer with two (a third longer for a hundred units), and
-so do mixtures of up to a hundred classes. Whatever is set is set back.
+Measured with ``tests/benchmarks/scaling.py --parts threads``: fits with steps of up to five million
+multiply-adds take longer with two threads than with one, by up to a third, and so do mixtures of
+up to thirty classes. Whatever is set is set back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from sknoisy._transition import NoiseLayer
 
-_MOST_CLASSES_FOR_ONE_THREAD = 100
+_MOST_CLASSES_FOR_ONE_THREAD = 30
 _MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 5_000_000
 
 Params = ParamSpec("Params")

@@ -73,5 +73,5 @@ def test_pools_are_limited_for_few_classes_only(n_classes):
     before = [pool["num_threads"] for pool in threadpool_info()]
     with threads_for_classes(n_classes):
         inside = [pool["num_threads"] for pool in threadpool_info()]
-    assert inside == ([1] * len(before) if n_classes <= 100 else before)
+    assert inside == ([1] * len(before) if n_classes <= 30 else before)
     assert [pool["num_threads"] for pool in threadpool_info()] == before

@@ -7,6 +7,7 @@ Each part runs in a process of its own, whose peak memory is read at the end (Li
     OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts classes-s classes-c
     OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts rows
     OMP_NUM_THREADS=1 python tests/benchmarks/scaling.py --parts grid predict import
+    python tests/benchmarks/scaling.py --parts threads
 
 classes-s, classes-c
     1,000 separable classes, 40,000 rows of 64 features, 256 hidden units, 30 % of the labels
@@ -20,6 +21,9 @@ predict
     the processor.
 import
     ``import sknoisy`` once torch, skorch and scikit-learn are imported.
+threads
+    Fits, and mixtures of the start, with two threads against one, without the rule that gives
+    small ones a single thread.
 start
     A fit with the default start against the same fit with ``transition_init="confusion"``, in
     seconds of the processor, on the digits; and on MNIST with the net of the paper where
@@ -150,6 +154,42 @@ def predict() -> None:
         )
 
 
+def threads() -> None:
+    """Time fits and mixtures with one thread and with two, whatever their size."""
+    import torch
+    from contenders import PROBLEMS, make_classifier, make_problem
+    from threadpoolctl import threadpool_limits
+
+    from sknoisy import _initialization, _threads
+
+    _threads._MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 0
+    _threads._MOST_CLASSES_FOR_ONE_THREAD = 0
+    middle = {"n_samples": 10_000, "n_features": 100, "hidden_layer_sizes": (200,)}
+    for name, settings in {**PROBLEMS, "10k x 100, 200": {**middle, "batch_size": 256}}.items():
+        problem = make_problem(**settings)
+        seconds = {}
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            classifier = make_classifier(problem)
+            seconds[n_threads] = median_time(lambda c=classifier, p=problem: c.fit(p.X, p.y), 3)
+        print(f"two threads, {name}: {seconds[2] / seconds[1]:.2f} of one")
+    random = np.random.default_rng(0)
+    for n_classes, n_rows in ((10, 100_000), (30, 16_000), (100, 10_000), (300, 40_000)):
+        y = random.integers(n_classes, size=n_rows)
+        scores = random.normal(size=(n_rows, n_classes)) + 3.0 * np.eye(n_classes)[y]
+        log_proba = torch.log_softmax(torch.from_numpy(2 * scores).float(), 1).numpy()
+        observed = np.where(random.random(n_rows) < 0.3, random.permutation(y), y)
+        for n_threads in (1, 2):
+            with threadpool_limits(n_threads):
+                seconds[n_threads] = median_time(
+                    lambda p=log_proba, z=observed: _initialization.mixture_start(
+                        p, z, random_state=0
+                    ),
+                    1,
+                )
+        print(f"two threads, mixture of {n_classes}: {seconds[2] / seconds[1]:.2f} of one")
+
+
 def import_time() -> None:
     """Time the import of the package after those that it needs."""
     program = (
@@ -207,6 +247,7 @@ PARTS: dict[str, list[Callable[..., None]]] = {
     "rows": [lambda: rows(250_000), lambda: rows(500_000), lambda: rows(1_000_000)],
     "grid": [grid],
     "predict": [predict],
+    "threads": [threads],
     "import": [import_time],
     "start": [start],
 }
