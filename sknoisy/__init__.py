@@ -5,15 +5,46 @@ true label turned into the observed one (Goldberger and Ben-Reuven, ICLR 2017). 
 learned together with the network, without a single clean label, and taken off for prediction.
 """
 
-from sknoisy._classifier import NoisyLabelClassifier
-from sknoisy._files import load_model, save_model
-from sknoisy._persistence import SKOPS_TRUSTED_TYPES
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sknoisy._version import __version__
+
+if TYPE_CHECKING:
+    from sknoisy import inspection, metrics, noise
+    from sknoisy._classifier.classifier import NoisyLabelClassifier
+    from sknoisy._classifier.persistence import SKOPS_TRUSTED_TYPES, load_model, save_model
 
 __all__ = [
     "SKOPS_TRUSTED_TYPES",
     "NoisyLabelClassifier",
     "__version__",
+    "inspection",
     "load_model",
+    "metrics",
+    "noise",
     "save_model",
 ]
+
+# Imported when they are asked for: noise, metrics and inspection need no torch.
+_SUBMODULES = ("inspection", "metrics", "noise")
+_HOME = {
+    "NoisyLabelClassifier": "sknoisy._classifier.classifier",
+    "SKOPS_TRUSTED_TYPES": "sknoisy._classifier.persistence",
+    "load_model": "sknoisy._classifier.persistence",
+    "save_model": "sknoisy._classifier.persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"sknoisy.{name}")
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'sknoisy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,8 +18,8 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d, gen_batches
 from sklearn.utils.multiclass import unique_labels
 
-from sknoisy._unwrapping import unwrap_fitted
-from sknoisy._validation import FloatArray, check_transition_matrix, class_indices
+from sknoisy._support.meta_estimators import unwrap_fitted
+from sknoisy._support.validation import FloatArray, check_transition_matrix, class_indices
 
 __all__ = [
     "noise_corrected_accuracy",

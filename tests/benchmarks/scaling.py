@@ -160,10 +160,11 @@ def threads() -> None:
     from contenders import PROBLEMS, make_classifier, make_problem
     from threadpoolctl import threadpool_limits
 
-    from sknoisy import _initialization, _threads
+    from sknoisy._support import threads
+    from sknoisy._transition import starts
 
-    _threads._MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 0
-    _threads._MOST_CLASSES_FOR_ONE_THREAD = 0
+    threads._MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 0
+    threads._MOST_CLASSES_FOR_ONE_THREAD = 0
     middle = {"n_samples": 10_000, "n_features": 100, "hidden_layer_sizes": (200,)}
     for name, settings in {**PROBLEMS, "10k x 100, 200": {**middle, "batch_size": 256}}.items():
         problem = make_problem(**settings)
@@ -182,9 +183,7 @@ def threads() -> None:
         for n_threads in (1, 2):
             with threadpool_limits(n_threads):
                 seconds[n_threads] = median_time(
-                    lambda p=log_proba, z=observed: _initialization.mixture_start(
-                        p, z, random_state=0
-                    ),
+                    lambda p=log_proba, z=observed: starts.mixture_start(p, z, random_state=0),
                     1,
                 )
         print(f"two threads, mixture of {n_classes}: {seconds[2] / seconds[1]:.2f} of one")

@@ -1,0 +1,162 @@
+"""From the parameters of a classifier to a plan of the training and a net."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sknoisy._data.batches import ArrayBatches
+from sknoisy._data.training_data import Observations
+from sknoisy._model.network import NoisyLabelNetwork, build_network
+from sknoisy._support.memory import check_feature_noise_fits
+from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
+from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._training.stages import Plan
+
+
+def check_combinations(classifier: Any) -> None:
+    """Refuse parameters that exclude each other."""
+    check_routed(classifier._routed())
+    _check_device(classifier.device)
+    classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
+    _check_optimizer(classifier)
+    classifier._check_params_of("iterator_train", classifier.iterator_train or ArrayBatches)
+    classifier._check_params_of("iterator_valid", classifier.iterator_valid or ArrayBatches)
+    if classifier.noise_model == "c" and classifier.method == "em":
+        raise ValueError(
+            "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
+            "update holds for noise that ignores the features. Use method='direct'."
+        )
+    if not classifier.learn_transition and (
+        isinstance(classifier.transition_init, str) or classifier.noise_model != "s"
+    ):
+        raise ValueError(
+            "learn_transition=False needs noise_model='s' and the known matrix as "
+            f"`transition_init`; got noise_model={classifier.noise_model!r} and "
+            f"transition_init={classifier.transition_init!r}."
+        )
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`device` must be one that torch can compute on here; got {str(device)!r}: {error}"
+        ) from error
+
+
+def _check_optimizer(classifier: Any) -> None:
+    """Refuse what makes no optimiser, by a trial on one parameter."""
+    params = {"lr": classifier.lr, **classifier._params_of("optimizer")}
+    groups = params.pop("param_groups", ())
+    pairs = isinstance(groups, list | tuple) and all(
+        isinstance(group, list | tuple) and len(group) == 2 and isinstance(group[1], dict)
+        for group in groups
+    )
+    if not pairs:
+        raise ValueError(
+            "`optimizer__param_groups` must hold pairs of a pattern of names and a dict of "
+            f"parameters; got {groups!r}."
+        )
+    names = ", ".join(f"optimizer__{name}" if name != "lr" else name for name in params)
+    with refused_as("optimizer", f"be a class of torch optimisers that takes {names}"):
+        made = classifier.optimizer([nn.Parameter(torch.zeros(1))], **params)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(f"it made {type(made).__name__}.")
+
+
+def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
+    """Resolve what depends on the size of the data."""
+    init = classifier.transition_init
+    if not isinstance(init, str):
+        init = check_transition_matrix(init, len(classes), "transition_init")
+    n_targets = classifier.n_noise_targets
+    if n_targets is not None and n_targets > len(classes):
+        raise ValueError(
+            f"`n_noise_targets` must be at most the number of classes, {len(classes)}; got "
+            f"{n_targets}."
+        )
+    n_samples = len(data)
+    by_size = {
+        "early_stopping": n_samples >= 2000,
+        "max_epochs": 40 if n_samples > 256 else 150,
+    }
+    auto = {name: getattr(classifier, name) for name in by_size}
+    auto = {name: by_size[name] if v == "auto" else v for name, v in auto.items()}
+    return Plan(
+        noise_model=classifier.noise_model,
+        method=classifier.method,
+        transition_init=init,
+        learn_transition=classifier.learn_transition,
+        max_em_iter=classifier.max_em_iter,
+        tol=classifier.tol,
+        validation_fraction=classifier.validation_fraction,
+        n_iter_no_change=classifier.n_iter_no_change,
+        n_noise_targets=n_targets,
+        **auto,
+    )
+
+
+def _batch_size(classifier: Any, n_samples: int) -> int:
+    if classifier.batch_size != "auto":
+        return int(classifier.batch_size)
+    return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
+
+
+def build_net(
+    classifier: Any, data: Observations, classes: np.ndarray, *, resume: bool
+) -> NoiseAdaptationNet:
+    """Return a net around a new network, or around a copy of the fitted one to go on with."""
+    net = NoiseAdaptationNet(
+        _fitted_network(classifier, data, classes) if resume else _new_network(classifier, data),
+        classes=np.arange(data.n_classes),
+        volume_penalty=classifier.volume_penalty,
+        transition_prior=classifier.transition_prior,
+        iterator_train=classifier.iterator_train or ArrayBatches,
+        iterator_valid=classifier.iterator_valid or ArrayBatches,
+        optimizer=classifier.optimizer,
+        lr=classifier.lr,
+        batch_size=_batch_size(classifier, len(data)),
+        device=classifier.device,
+        compile=classifier.compile,
+        callbacks=None if classifier.callbacks is None else list(classifier.callbacks),
+        verbose=classifier.verbose,
+        **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
+    ).initialize()
+    if classifier.noise_model == "c":
+        check_feature_noise_fits(
+            data.n_classes,
+            classifier.n_noise_targets,
+            net.network.head.in_features,
+            data.dtype,
+            classifier.device,
+        )
+    if resume:
+        net.history.extend(classifier.net_.history)
+    return net
+
+
+def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
+    sample, _ = data.dataset().take(slice(0, 2))
+    return build_network(
+        classifier.module,
+        classifier._params_of("module"),
+        sample["X"] if isinstance(sample, dict) else sample,
+        data.n_classes,
+        hidden_layer_sizes=classifier.hidden_layer_sizes,
+        dropout=classifier.dropout,
+    )
+
+
+def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:
+    if not np.array_equal(classes, classifier.classes_):
+        raise ValueError(
+            "warm_start=True needs the classes of the first fit, "
+            f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
+        )
+    return copy.deepcopy(classifier.net_.network).to(data.dtype)

@@ -1,0 +1,436 @@
+"""The estimator: its parameters, the order of fit, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from torch import nn
+
+from sknoisy._classifier.building import build_net, check_combinations, make_plan
+from sknoisy._classifier.parameters import RoutedParamsMixin
+from sknoisy._classifier.persistence import VersionedMixin
+from sknoisy._classifier.prediction import PredictionMixin
+from sknoisy._classifier.rollback import all_or_nothing
+from sknoisy._data.training_data import Observations, observe
+from sknoisy._support.progress import FitProgress
+from sknoisy._support.random import draw_seed, seed_stream, torch_seeded
+from sknoisy._support.validation import refused_as
+from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._training.stages import Trainer
+from sknoisy._training.stream import Stream, learn_chunk, stream_classes, streams
+from sknoisy._training.summary import summary
+
+
+class NoisyLabelClassifier(
+    VersionedMixin, PredictionMixin, ClassifierMixin, CallbackSupportMixin, RoutedParamsMixin
+):
+    r"""Neural network classifier that learns from noisily labelled data.
+
+    A network is trained on the labels as they were observed, with a noise layer on top that
+    models how the true label turned into the observed one. Both are learned together, without
+    a single clean label. The noise layer is taken off for prediction: `predict` returns the
+    true label that is likeliest, and `transition_matrix_` is the noise that was found.
+
+    Read more in the user guide.
+
+    Parameters
+    ----------
+    module : nn.Module class, factory or instance, default=None
+        The hidden layers: maps a batch to a tensor of shape (n, n_hidden). The softmax layer
+        and the noise layer are put on top, so the module need not know the number of classes.
+        None is a multilayer perceptron of `hidden_layer_sizes` with ReLU and `dropout`. An
+        instance is copied, never trained in place.
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of the hidden layers of the default network.
+    dropout : float, default=0.0
+        Share of hidden units of the default network that is dropped in training.
+    noise_model : {"s", "c"} or None, default="s"
+        What the observed label depends on. "s": on the true class only, the choice for most
+        data. "c": also on the features; k * k * n_hidden more weights, for noise that sits in
+        a part of the feature space. None: plain training, the labels are taken for true.
+    method : {"direct", "em"}, default="direct"
+        "direct" trains network and noise layer together by stochastic gradient descent. "em"
+        alternates posteriors of the true labels, a closed-form update of the matrix, and an
+        epoch of the network on soft targets; for ``noise_model="s"`` only.
+    transition_init : {"auto", "confusion", "cluster"} or array-like, default="auto"
+        Where the noise layer starts, which decides what it finds.
+
+        - "auto" fits a mixture with label noise to predictions for rows that the network did
+          not learn from. With early stopping it competes with counts of predicted against
+          observed classes, by the held-out likelihood after one joint epoch.
+        - "cluster" takes histograms of the observed labels in k clusters of the predictions.
+        - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
+        - An array of shape (n_classes, n_classes) is a known or supposed matrix: rows are true
+          classes, columns observed ones, both in the order of `classes_`.
+
+        With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
+        or "cluster", and labels are taken at their word: the matrix stays the identity.
+    learn_transition : bool, default=True
+        False keeps the matrix given as `transition_init` fixed and only trains the network
+        through it (forward correction).
+    transition_prior : float, default=1.0
+        How much the start counts as evidence against the training data: a Dirichlet prior
+        around it that is worth so many times the training rows. It keeps the matrix from
+        drifting to the identity while the network learns wrong labels by heart. 0 is the
+        published method.
+    volume_penalty : float, default=0.0
+        Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
+        volume: more noise in the matrix, and sharper clean probabilities.
+    n_noise_targets : int or None, default=None
+        How many observed classes each true class can turn into, itself included: the likeliest
+        ones at the start of the noise layer. None is all. With many classes it makes the noise
+        layer small (the paper keeps 5 of 100); a label that is left out counts as one of
+        probability 1e-8.
+    max_epochs : int or "auto", default="auto"
+        Most epochs of one stage. "auto" is 40, and 150 up to 256 rows, where an epoch is a
+        single step.
+    batch_size : int or "auto", default="auto"
+        Rows a step. "auto" is a twentieth of the rows, at least 64 and at most 256; up to 256
+        rows it is all of them.
+    lr : float, default=1e-3
+        Learning rate.
+    optimizer : torch optimiser class, default=torch.optim.Adam
+        Set its other parameters as ``optimizer__name``.
+    iterator_train, iterator_valid : iterator class, default=None
+        Classes in the place of ``torch.utils.data.DataLoader``; None takes batches straight
+        from the arrays. Parameters are set as ``iterator_train__name``.
+    device : str or torch.device, default="cpu"
+        Where to compute.
+    compile : bool, default=False
+        Whether to compile the network with ``torch.compile``.
+    callbacks : list of skorch callbacks, default=None
+        Instances, classes, or (name, callback) tuples; copied for every stage.
+    warm_start : bool, default=False
+        Whether fit goes on from the network and the noise layer of the last fit.
+    verbose : int, default=0
+        1 prints a table of the epochs.
+    max_em_iter : int, default=60
+        Most iterations of EM, each with one epoch of the network.
+    tol : float, default=2e-3
+        EM stops when the mean log-likelihood of the observed labels changes by less.
+    early_stopping : bool or "auto", default="auto"
+        Whether to hold out rows, to stop a stage when the likelihood of their observed labels
+        stops rising, and to put the weights of its best epoch back. "auto" does from 2000 rows
+        on.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out, stratified by the observed label.
+    n_iter_no_change : int, default=4
+        Epochs without a better held-out likelihood after which a stage stops.
+    class_weight : dict or "balanced", default=None
+        Weights of the true classes in the prediction, ``w_i p(y=i|x)`` up to a constant: what
+        training on clean labels with such weights converges to. "balanced" weighs by the
+        inverse frequency of the observed labels. The transition matrix does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the order of the rows, the held-out rows and dropout. The global
+        generators of numpy and torch are left as they were.
+    **kwargs
+        Parameters of the parts: ``module__*``, ``optimizer__*``, ``iterator_train__*``,
+        ``iterator_valid__*`` and ``callbacks__*``, as in skorch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    transition_matrix_ : ndarray of shape (n_classes, n_classes)
+        Row i is the distribution of the observed label when the true class is ``classes_[i]``.
+        For ``noise_model="c"`` the average over the training data, weighted with the clean
+        probabilities; the identity without a noise model.
+    initial_transition_matrix_ : ndarray of shape (n_classes, n_classes)
+        Where the noise layer started.
+    class_prior_ : ndarray of shape (n_classes,)
+        Mean clean probability of the training data.
+    noise_rate_ : float
+        Expected share of rows whose observed label is not the true one.
+    history_ : skorch.history.History
+        A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM.
+    n_iter_ : int
+        Number of epochs of all stages.
+    n_features_in_ : int
+        Number of features, ``X.shape[1]``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, when X had names that are all strings.
+    net_ : skorch.NeuralNetClassifier
+        The net, trimmed to what prediction needs.
+
+    See Also
+    --------
+    sknoisy.noise.corrupt_labels : Corrupt clean labels, to try a method out.
+    sknoisy.metrics.noisy_log_likelihood_scorer : Select parameters on noisy labels.
+
+    Notes
+    -----
+    The s-model explains the observed label z by
+
+    .. math:: p(z=j \mid x) = \sum_i p(z=j \mid y=i)\, p(y=i \mid x),
+
+    and the c-model lets the first factor depend on x too [1]_. The stages are: a baseline on the
+    observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
+    training of the c-model from there. The baseline serves to find the start; the joint training
+    then starts over from new weights, as the baseline has learned wrong labels too. It keeps
+    those of the baseline for "confusion", as the paper does, and when the best epoch of the
+    baseline came in the second half of `max_epochs`, so that new weights would need more.
+    Without early stopping the baseline is trained on each half of the rows and predicts the
+    other half.
+
+    A row of weight 2 is the same as the row twice: to the last digits below 64 rows, and in
+    expectation otherwise, where batches, halves and held-out rows are drawn.
+
+    References
+    ----------
+    .. [1] J. Goldberger and E. Ben-Reuven, "Training deep neural-networks using a noise
+       adaptation layer", ICLR 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sknoisy import NoisyLabelClassifier
+    >>> from sknoisy.noise import corrupt_labels, pair_transition
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, X_test, y, y_test = train_test_split(X / 16, y, stratify=y, random_state=0)
+    >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
+    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y_observed)
+    >>> bool(classifier.score(X_test, y_test) > 0.9)
+    True
+    >>> round(classifier.noise_rate_, 1)
+    0.4
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "module": [nn.Module, callable, None],
+        "hidden_layer_sizes": ["array-like"],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "noise_model": [StrOptions({"s", "c"}), None],
+        "method": [StrOptions({"direct", "em"})],
+        "transition_init": [StrOptions({"auto", "confusion", "cluster"}), "array-like"],
+        "learn_transition": ["boolean"],
+        "transition_prior": [Interval(Real, 0, None, closed="left")],
+        "volume_penalty": [Interval(Real, 0, None, closed="left")],
+        "n_noise_targets": [Interval(Integral, 1, None, closed="left"), None],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "optimizer": [callable],
+        "iterator_train": [callable, None],
+        "iterator_valid": [callable, None],
+        "device": [str, torch.device],
+        "compile": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "max_em_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": [StrOptions({"auto"}), "boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[..., nn.Module] | None = None,
+        *,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        dropout: float = 0.0,
+        noise_model: str | None = "s",
+        method: str = "direct",
+        transition_init: str | Any = "auto",
+        learn_transition: bool = True,
+        transition_prior: float = 1.0,
+        volume_penalty: float = 0.0,
+        n_noise_targets: int | None = None,
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        lr: float = 1e-3,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        iterator_train: Callable[..., Any] | None = None,
+        iterator_valid: Callable[..., Any] | None = None,
+        device: str | torch.device = "cpu",
+        compile: bool = False,
+        callbacks: Sequence[Any] | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        max_em_iter: int = 60,
+        tol: float = 2e-3,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 4,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.module = module
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.noise_model = noise_model
+        self.method = method
+        self.transition_init = transition_init
+        self.learn_transition = learn_transition
+        self.transition_prior = transition_prior
+        self.volume_penalty = volume_penalty
+        self.n_noise_targets = n_noise_targets
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.iterator_train = iterator_train
+        self.iterator_valid = iterator_valid
+        self.device = device
+        self.compile = compile
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.max_em_iter = max_em_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.__dict__.update(kwargs)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    # Training
+
+    @all_or_nothing
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
+        """Learn network and noise from observed labels.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+            Two-dimensional, or of any rank that `module` takes.
+        y : array-like of shape (n_samples,)
+            Observed labels, of any type that scikit-learn takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights; a row of weight 2 counts as two rows, a row of weight 0 as none.
+
+        Returns
+        -------
+        NoisyLabelClassifier
+            The fitted estimator itself.
+
+        Raises
+        ------
+        MemoryError
+            If the weights of the c-model cannot be trained in the memory there is.
+        """
+        check_combinations(self)
+        resume = self.warm_start and hasattr(self, "net_")
+        data, classes = observe(self, X, y, sample_weight, self.device, reset=not resume)
+        plan = make_plan(self, data, classes)
+        stream = seed_stream(self.random_state)
+        with torch_seeded(draw_seed(stream), self.device):
+            net = build_net(self, data, classes, resume=resume)
+            state = self._fitted_state(net, data, classes)
+            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
+            trainer = Trainer(net, data, plan, stream, progress)
+            trainer.run()
+            self.__dict__.update(state | summary(net, data))
+            self.initial_transition_matrix_ = trainer.initial_transition
+        self._stream: Stream | None = None
+        net.forget_training()
+        progress.end()
+        return self
+
+    @available_if(streams)
+    @all_or_nothing
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> NoisyLabelClassifier:
+        """Learn from the next rows of a stream, in one pass over them.
+
+        Call it again and again; no row is kept. A stream has three ways to find the noise:
+
+        - After `fit` on its first rows, network and noise layer go on together. This is the
+          best way when enough of the first rows can be held in memory.
+        - With a matrix as `transition_init`, they learn together from the first call on.
+        - Otherwise a baseline learns first. It predicts the rows of every call before it
+          learns them, and of these predictions the last 1000 or so are kept. When the
+          likelihood of the observed labels has not risen by more than its standard error for
+          `n_iter_no_change` times so many rows, the noise layer starts from them, as with
+          ``transition_init="auto"``, and both learn together from then on.
+
+        The optimiser goes on from call to call, until `lr` is set to another value. For
+        skorch's callbacks each call is a stage of one epoch. `max_epochs`, `early_stopping`
+        and `warm_start` make no difference.
+
+        Parameters
+        ----------
+        X : {array-like, CSR matrix} of shape (n_samples, ...)
+            The next rows.
+        y : array-like of shape (n_samples,)
+            Their observed labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call unless `fit` came before.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, relative to one another among the rows of the call.
+
+        Returns
+        -------
+        NoisyLabelClassifier
+            The estimator itself. It can predict after each call.
+        """
+        check_combinations(self)
+        resume = hasattr(self, "net_")
+        labels = stream_classes(self, classes)
+        data, labels = observe(
+            self, X, y, sample_weight, self.device, reset=not resume, classes=labels
+        )
+        plan = make_plan(self, data, labels)
+        stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))
+        with torch_seeded(draw_seed(stream.random_state), self.device):
+            goes_on = resume and self.net_.trains and self.net_.lr == self.lr
+            net = self.net_ if goes_on else build_net(self, data, labels, resume=resume)
+            data = replace(data, dtype=net.dtype)
+            state = self._fitted_state(net, data, labels)
+            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
+            start = learn_chunk(net, data, plan, stream, progress)
+            running_prior = partial(stream.running_prior, n_rows=len(data))
+            self.__dict__.update(state | summary(net, data, running_prior))
+        self._stream = stream
+        if start is not None or not hasattr(self, "initial_transition_matrix_"):
+            self.initial_transition_matrix_ = np.eye(len(labels)) if start is None else start
+        progress.end()
+        return self
+
+    def _fitted_state(
+        self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
+    ) -> dict[str, Any]:
+        """Return the attributes that prediction needs, at any time of the fit."""
+        with refused_as("class_weight", "hold a weight for each class"):
+            weight = compute_class_weight(
+                self.class_weight,
+                classes=classes,
+                y=classes[data.target],
+                sample_weight=data.weight,
+            )
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+            raise ValueError(
+                "`class_weight` must hold finite weights that are not negative and not all zero; "
+                f"got {self.class_weight!r}."
+            )
+        log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
+        return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}

@@ -1,0 +1,1 @@
+"""Rows, labels and weights, and the batches that they come in."""

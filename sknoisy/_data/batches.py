@@ -1,0 +1,286 @@
+"""Batches taken straight from arrays in memory, or in a file mapped to memory."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils import check_scalar
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sknoisy._support.validation import refused_as
+
+Batch = tuple[Tensor | dict[str, Tensor], Tensor]
+
+_BYTES_AT_ONCE = 2**20
+_INFERENCE_ROWS = 4096
+_INFERENCE_ELEMENTS = 2**22
+_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
+
+
+class ArrayDataset(Dataset):
+    """Rows of arrays: the data, the observed labels, and what else belongs to a row.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...), CSR array of shape (n, n_features), or dict with key "X"
+        The data. It is never copied as a whole, and CSR is made dense a batch at a time.
+    y : ndarray of shape (n,), default=None
+        Encoded observed labels; None gives zeros.
+    rows : ndarray of int, default=None
+        The rows of the arrays that belong to the data set, in this order; None means all.
+    dtype : torch.dtype, default=None
+        Floating point type of the batches of X; None keeps that of X.
+    **extras : ndarray or Tensor of shape (n, ...)
+        More values of each row. With any of them, a batch of X is a dict that holds the
+        data under "X" and each extra under its name.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: np.ndarray | None = None,
+        *,
+        rows: np.ndarray | None = None,
+        dtype: torch.dtype | None = None,
+        **extras: Any,
+    ) -> None:
+        if isinstance(X, dict):
+            extras = {name: value for name, value in X.items() if name != "X"} | extras
+            X = X["X"]
+        self.data = X
+        self.target = y
+        self.rows = rows
+        self.dtype = dtype
+        self.extras = {name: _as_tensor(value) for name, value in extras.items()}
+        self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
+        self._rows = None if rows is None else _as_tensor(rows)
+        self._tensor = X if isinstance(X, Tensor) else None
+        if isinstance(X, np.ndarray) and X.flags.writeable and min(X.strides) >= 0:
+            self._tensor = torch.from_numpy(X)
+
+    def __len__(self) -> int:
+        return self.data.shape[0] if self.rows is None else len(self.rows)
+
+    @property
+    def X(self) -> Any:  # noqa: N802
+        """The data of the rows of this set, under the name by which skorch's callbacks ask."""
+        return self.data if self.rows is None else self.data[self.rows]
+
+    @property
+    def y(self) -> np.ndarray | None:
+        """The encoded observed labels of the rows of this set."""
+        return self.target if self.target is None or self.rows is None else self.target[self.rows]
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a row of the data as a batch holds it."""
+        itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize
+        return max(1, math.prod(self.data.shape[1:]) * itemsize)
+
+    def take(self, index: np.ndarray | Tensor | slice) -> Batch:
+        """Return copies of the rows at positions `index` of this set as one batch."""
+        if isinstance(index, slice):
+            at: Tensor | slice = index if self._rows is None else self._rows[index]
+        else:
+            at = _as_tensor(index)
+            at = at if self._rows is None else self._rows.index_select(0, at)
+        data, target = self._dense(at), _copied(self._target, at)
+        if not self.extras:
+            return data, target
+        return {"X": data, **{k: _copied(v, at) for k, v in self.extras.items()}}, target
+
+    def __getitem__(self, i: int) -> Batch:
+        """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
+        X, y = self.take(np.array([i]))
+        if isinstance(X, dict):
+            return {name: value[0] for name, value in X.items()}, y[0]
+        return X[0], y[0]
+
+    def _dense(self, at: Tensor | slice) -> Tensor:
+        if self._tensor is not None:
+            return _copied(self._tensor, at).to(self.dtype)
+        rows = self.data[at if isinstance(at, slice) else at.numpy()]
+        if sparse.issparse(rows):
+            rows = rows.toarray()
+        elif isinstance(at, slice):  # a read-only array, or a file that is mapped to memory
+            rows = np.array(rows, order="C")
+        return torch.from_numpy(np.asarray(rows)).to(self.dtype)
+
+
+def _copied(values: Tensor, at: Tensor | slice) -> Tensor:
+    return (
+        values[at].clone(memory_format=torch.contiguous_format)
+        if isinstance(at, slice)
+        else values.index_select(0, at)
+    )
+
+
+def _as_tensor(values: Any) -> Tensor:
+    """Return a tensor that shares the memory of an array, unless that is read-only."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
+class ArrayBatches:
+    """Iterate over the batches of an `ArrayDataset` without a call per row.
+
+    Takes the place of ``torch.utils.data.DataLoader`` in skorch's ``iterator_train`` and
+    ``iterator_valid``.
+
+    Parameters
+    ----------
+    dataset : ArrayDataset
+    batch_size : int, default=256
+    shuffle : bool, default=False
+        Whether each pass goes through the rows in a new random order. A data set of one
+        batch is not reordered, its gradient does not depend on the order.
+    generator : torch.Generator, default=None
+        Source of the order; None means torch's default generator.
+    pin_memory : bool, default=False
+        Whether batches lie in page-locked memory, from where they are copied to a GPU while it
+        computes.
+    """
+
+    def __init__(
+        self,
+        dataset: ArrayDataset,
+        batch_size: int = 256,
+        *,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        check_scalar(batch_size, "batch_size", Integral, min_val=1)
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.generator = generator
+        self.pin_memory = pin_memory
+
+    def _bounds(self) -> list[int]:
+        n = len(self.dataset)
+        bounds = [*range(0, n, self.batch_size), n]
+        # Batch normalisation cannot train on a single row: it joins the batch before it.
+        if self.shuffle and len(bounds) > 2 and n - bounds[-2] == 1 < self.batch_size:
+            del bounds[-2]
+        return bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds()) - 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        bounds = self._bounds()
+        order = None
+        if self.shuffle and len(bounds) > 2:
+            order = torch.randperm(len(self.dataset), generator=self.generator)
+        # Small batches are gathered many at a time: a call costs more than their bytes.
+        at_once = max(1, _BYTES_AT_ONCE // (self.dataset.bytes_per_row * self.batch_size))
+        for first in range(0, len(bounds) - 1, at_once):
+            edges = bounds[first : first + at_once + 1]
+            rows = slice(edges[0], edges[-1])
+            X, y = self.dataset.take(rows if order is None else order[rows])
+            sizes = [stop - start for start, stop in pairwise(edges)]
+            yield from zip(self._split(X, sizes), self._split(y, sizes), strict=True)
+
+    def _split(self, values: Any, sizes: list[int]) -> Iterable[Any]:
+        if isinstance(values, dict):
+            parts = zip(*(self._split(value, sizes) for value in values.values()), strict=True)
+            return [dict(zip(values, part, strict=True)) for part in parts]
+        return (values.pin_memory() if self.pin_memory else values).split(sizes)
+
+
+def rows_of_inference(
+    dataset: Dataset, n_least: int, width: int, device: str | torch.device
+) -> int:
+    """Return how many rows to predict at once: many, but no more than fit a cache or memory.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    n_least : int
+        As many in any case, if memory allows: those of a training step.
+    width : int
+        Numbers that the outputs of one row hold.
+    device : str or torch.device
+    """
+    most = _INFERENCE_ROWS
+    if isinstance(dataset, ArrayDataset) and torch.device(device).type == "cpu":
+        most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
+    return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))
+
+
+def ordered_batches(
+    iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+) -> Any:
+    """Return an iterator over batches in the order of the rows, whichever class makes it.
+
+    Parameters
+    ----------
+    iterator, dataset, params
+        As for `shuffled_batches`.
+    """
+    # A loader draws from a generator even so, and must not from torch's.
+    loads = iterator is not ArrayBatches and "generator" in inspect.signature(iterator).parameters
+    generator = {"generator": torch.Generator()} if loads else {}
+    return make_batches("iterator_valid", iterator, dataset, generator | dict(params))
+
+
+def shuffled_batches(
+    iterator: Callable[..., Any],
+    dataset: ArrayDataset,
+    params: dict[str, Any],
+    generator: torch.Generator,
+    device: str | torch.device,
+) -> Any:
+    """Return an iterator over batches in a random order, whichever class makes it.
+
+    Parameters
+    ----------
+    iterator : callable
+        `ArrayBatches`, ``torch.utils.data.DataLoader`` or another of its kind.
+    dataset : ArrayDataset
+    params : dict
+        What the user has set, which goes before everything else.
+    generator : torch.Generator
+        Source of the order.
+    device : str or torch.device
+        Where the batches will be used.
+    """
+    accepted = inspect.signature(iterator).parameters
+    chosen: dict[str, Any] = {}
+    if not {"sampler", "batch_sampler"} & params.keys():
+        chosen["shuffle"] = True
+    chosen["generator"] = generator
+    if torch.device(device).type == "cuda":
+        chosen["pin_memory"] = True
+    params = {k: v for k, v in chosen.items() if k in accepted} | params
+    return make_batches("iterator_train", iterator, dataset, params)
+
+
+def make_batches(
+    name: str, iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+) -> Any:
+    """Return the batches of a data set, from the class of iterators that parameter `name` holds.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If it takes other parameters, or gives no batches.
+    """
+    with refused_as(name, "be a class of iterators over batches, as torch's DataLoader"):
+        batches = iterator(dataset, **params)
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"it made {type(batches).__name__}.")
+        if isinstance(batches, Sized) and len(batches) == 0:
+            raise ValueError(f"it made no batch of {len(dataset)} rows.")  # type: ignore[arg-type]
+    return batches

@@ -1,0 +1,106 @@
+"""The training data after validation: what was seen of each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sknoisy._data.batches import ArrayDataset
+from sknoisy._support import validation
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Validated training data: what was seen of each row.
+
+    Attributes
+    ----------
+    X : ndarray or CSR array of shape (n_samples, ...)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,) or None
+        Sample weights of mean one.
+    n_classes : int
+    dtype : torch.dtype
+        Floating point type of the network.
+    """
+
+    X: Any
+    target: np.ndarray
+    weight: np.ndarray | None
+    n_classes: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
+        """Return the rows as a data set, together with their weights and more values."""
+        if self.weight is not None:
+            extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
+        return ArrayDataset(self.X, self.target, rows=rows, dtype=self.dtype, **extras)
+
+    def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the observed labels and the weights of the rows."""
+        at = slice(None) if rows is None else rows
+        weight = None if self.weight is None else torch.as_tensor(self.weight[at])
+        return torch.as_tensor(self.target[at]), weight
+
+
+def observe(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    device: str | torch.device,
+    *,
+    reset: bool = True,
+    classes: np.ndarray | None = None,
+) -> tuple[Observations, np.ndarray]:
+    """Validate and encode training data.
+
+    Parameters
+    ----------
+    estimator : NoisyLabelClassifier
+        Gets the number and the names of the features.
+    X : array-like or CSR of shape (n_samples, ...)
+    y : array-like of shape (n_samples,)
+    sample_weight : array-like of shape (n_samples,) or None
+    device : str or torch.device
+        float64 data stay in float64 on the CPU; other devices compute in float32.
+    reset : bool, default=True
+        False compares the features with those of the last fit.
+    classes : ndarray of shape (n_classes,), default=None
+        The sorted labels, when some may be missing from y; None takes those of y.
+
+    Returns
+    -------
+    data : Observations
+        Without the rows of weight zero.
+    classes : ndarray of shape (n_classes,)
+        The sorted labels.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    X = validation.check_features(estimator, X, reset=reset)
+    y = validation.check_labels(y, X)
+    weight = validation.check_weights(sample_weight, X)
+    if weight is not None and not weight.all():
+        rows = np.flatnonzero(weight)
+        X, y, weight = X[rows], y[rows], weight[rows]
+    if classes is None:
+        classes, target = np.unique(y, return_inverse=True)
+    else:
+        target = validation.encode_labels(y, classes)
+    validation.check_two_classes(classes)
+    if weight is not None:
+        weight = weight / weight.mean()
+    double = X.dtype == np.float64 and torch.device(device).type == "cpu"
+    dtype = torch.float64 if double else torch.float32
+    return Observations(X, target, weight, len(classes), dtype), classes

@@ -1,0 +1,154 @@
+"""The backward pass of a step, written down as far as the network is ours.
+
+A step of a small network is a handful of products of small matrices, and most of its time goes
+into what stands around them. Written down, it takes half of what autograd needs. Hidden layers of
+the user's go through autograd; the softmax layer and the noise layer on top of them do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module
+
+from sknoisy._model import equations as F
+from sknoisy._model.loss import Objective, has_hooks
+from sknoisy._model.network import MLP, NoisyLabelNetwork
+from sknoisy._model.noise_layers import NoiseLayer
+
+
+class DenseLayers:
+    """Linear layers, each followed by ReLU, without autograd.
+
+    Parameters
+    ----------
+    hidden : MLP
+        One that `is_dense`.
+    """
+
+    def __init__(self, hidden: nn.Module) -> None:
+        self.layers = [layer for layer in hidden.children() if isinstance(layer, nn.Linear)]
+        self._values: list[Tensor] = []
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return h(x), shape (n, n_hidden)."""
+        values = [X.flatten(1)]
+        for layer in self.layers:
+            values.append(torch.addmm(layer.bias, values[-1], layer.weight.T).relu_())
+        self._values = values
+        return values[-1]
+
+    def backward(self, gradient: Tensor) -> None:
+        """Give the weights their gradient, from that of h(x), which is overwritten."""
+        while len(self._values) > 1:
+            gradient *= self._values.pop().sign()  # of a ReLU: one where it passes, else zero
+            layer = self.layers[len(self._values) - 1]
+            set_gradients(layer, self._values[-1], gradient)
+            if len(self._values) > 1:
+                gradient = gradient @ layer.weight
+
+
+class AutogradLayers:
+    """Any hidden layers, with autograd; the rest as `DenseLayers`."""
+
+    def __init__(self, hidden: nn.Module) -> None:
+        self.hidden = hidden
+        self._output: Tensor | None = None
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return h(x), shape (n, n_hidden)."""
+        with torch.enable_grad():
+            self._output = self.hidden(X)
+        return self._output.detach()
+
+    def backward(self, gradient: Tensor) -> None:
+        """Add to the gradients of the weights, from that of h(x)."""
+        if self._output is not None and self._output.requires_grad:
+            torch.autograd.backward([self._output], [gradient])
+        self._output = None
+
+
+def set_gradients(layer: nn.Linear, inputs: Tensor, gradient: Tensor) -> None:
+    """Give a linear layer its gradient, from those of what it was given and returned."""
+    if layer.weight.requires_grad:
+        layer.weight.grad = gradient.T @ inputs
+    if layer.bias.requires_grad:
+        layer.bias.grad = gradient.sum(0)
+
+
+def backward_pass(
+    network: Any, objective: Objective, noise: NoiseLayer | None
+) -> Callable[..., Tensor]:
+    """Return a function that gives all weights their gradient.
+
+    Parameters
+    ----------
+    network : NoisyLabelNetwork, or one that was compiled
+    objective : Objective
+    noise : NoiseLayer or None
+
+    Returns
+    -------
+    callable
+        Takes a batch of X, and its labels as `Objective.loss` does, and returns the loss.
+    """
+    most_rows = objective.most_rows(noise) if is_open(network) else 0
+    layers: DenseLayers | AutogradLayers | None = None
+    if most_rows:
+        hidden = network.hidden
+        layers = DenseLayers(hidden) if is_dense(hidden) else AutogradLayers(hidden)
+
+    @torch.no_grad()
+    def by_hand(
+        layers: DenseLayers | AutogradLayers, X: Tensor, labels: dict[str, Tensor]
+    ) -> Tensor:
+        head, hidden = network.head, layers.forward(X)
+        log_proba = F.clean_log_proba(torch.addmm(head.bias, hidden, head.weight.T))
+        loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
+        gradient = F.softmax_gradient(log_proba, share)
+        set_gradients(head, hidden, gradient)
+        gradient = gradient @ head.weight
+        layers.backward(gradient if by_noise is None else gradient + by_noise)
+        return loss
+
+    def backward(X: Tensor, **labels: Tensor) -> Tensor:
+        if layers is None or len(X) > most_rows:
+            return objective.backward(noise, *network(X), **labels)
+        return by_hand(layers, X, labels)
+
+    return backward
+
+
+def is_open(network: Any) -> bool:
+    """Whether the way from h(x) to the loss is ours: no compiler, hook or mixed precision on it."""
+    return (
+        type(network) is NoisyLabelNetwork
+        and type(network.head) is nn.Linear
+        and not any(_is_heard(part) for part in (network, network.head))
+        and not module._has_any_global_hook()
+        and not torch.is_autocast_enabled(network.head.weight.device.type)
+    )
+
+
+def is_dense(hidden: nn.Module) -> bool:
+    """Whether hidden layers are the default ones, without dropout, all trained, and unheard."""
+    layers = list(hidden.children())
+    return (
+        type(hidden) is MLP
+        and all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
+        and all(weight.requires_grad for weight in hidden.parameters())
+        and not any(_is_heard(part) for part in (hidden, *layers))
+    )
+
+
+def _is_heard(part: nn.Module) -> bool:
+    return bool(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or any(has_hooks(weight) for weight in part.parameters(recurse=False))
+    )

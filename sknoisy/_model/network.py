@@ -1,0 +1,192 @@
+"""The network: hidden layers, a softmax layer and a noise layer that can be taken off."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sknoisy._model import equations as F
+from sknoisy._model.noise_layers import NoiseLayer
+
+
+class MLP(nn.Sequential):
+    """Fully connected hidden layers with ReLU, each followed by dropout.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of input features. Inputs of more dimensions are flattened.
+    hidden_layer_sizes : sequence of int, default=(100,)
+        Units of each hidden layer; the last one is n_hidden.
+    dropout : float, default=0.0
+        Share of hidden units that is dropped in training.
+    """
+
+    def __init__(
+        self, n_features: int, hidden_layer_sizes: Sequence[int] = (100,), dropout: float = 0.0
+    ) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for n_in, n_out in pairwise([n_features, *hidden_layer_sizes]):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+        super().__init__(*layers)
+
+
+class NoisyLabelNetwork(nn.Module):
+    """Hidden layers, softmax layer and, in training, a noise layer on top.
+
+    Parameters
+    ----------
+    hidden : nn.Module
+        Maps a batch to h(x), a tensor of shape (n, n_hidden).
+    n_hidden : int
+        Width of h(x).
+    n_classes : int
+        Number of classes.
+
+    Attributes
+    ----------
+    noise : NoiseLayer or None
+        The noise layer; None means that observed labels are taken for the true ones.
+    """
+
+    noise: NoiseLayer | None
+
+    def __init__(self, hidden: nn.Module, n_hidden: int, n_classes: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.head = nn.Linear(n_hidden, n_classes)
+        self.noise = None
+
+    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is known of the true label, and what the noise may depend on.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        clean_log_proba : Tensor of shape (n, true)
+        hidden : Tensor of shape (n, n_hidden)
+            The last hidden layer h(x), for the noise layer.
+        """
+        hidden = self.hidden(X)
+        return F.clean_log_proba(self.head(hidden)), hidden
+
+    def clean_log_proba(self, X: Tensor) -> Tensor:
+        """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
+        return F.clean_log_proba(self.head(self.hidden(X)))
+
+
+def build_network(
+    module: nn.Module | Callable[..., nn.Module] | None,
+    module_params: Mapping[str, Any],
+    sample: Tensor,
+    n_classes: int,
+    *,
+    hidden_layer_sizes: Sequence[int],
+    dropout: float,
+) -> NoisyLabelNetwork:
+    """Build the network around the user's hidden layers or around the default ones.
+
+    Parameters
+    ----------
+    module : nn.Module, class or factory of one, or None
+        The hidden layers. An instance is copied; None means an `MLP`.
+    module_params : mapping
+        Keyword arguments of a class or factory.
+    sample : Tensor of shape (n, ...)
+        A few rows of the training data, in the dtype that the network will have. They are
+        passed through the hidden layers once, which gives n_hidden and sizes lazy layers.
+    n_classes : int
+    hidden_layer_sizes : sequence of int
+    dropout : float
+        The last two describe the default network and are not used with a `module`.
+
+    Raises
+    ------
+    ValueError
+        If `module` cannot be built with its parameters, or does not map a batch to a floating
+        point tensor of shape (n, n_hidden).
+    """
+    if module is None:
+        if module_params:
+            raise ValueError(
+                "Parameters for `module` were given but `module` is None: "
+                f"{_with_prefix(module_params)}. The default network is set by "
+                "`hidden_layer_sizes` and `dropout`."
+            )
+        if not all(_is_size(size) for size in hidden_layer_sizes):
+            raise ValueError(
+                "`hidden_layer_sizes` must hold integers of at least 1; got "
+                f"{hidden_layer_sizes!r}."
+            )
+        hidden: nn.Module = MLP(sample[0].numel(), hidden_layer_sizes, dropout)
+    elif isinstance(module, nn.Module):
+        if module_params:
+            raise ValueError(
+                f"`module` is an instance, its parameters cannot be set: got "
+                f"{_with_prefix(module_params)}. Pass the class instead."
+            )
+        hidden = copy.deepcopy(module)
+    else:
+        hidden = _call_factory(module, module_params)
+    hidden = hidden.to(sample.dtype)
+    network = NoisyLabelNetwork(hidden, _width(hidden, sample), n_classes)
+    return network.to(sample.dtype)
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
+
+
+def _with_prefix(module_params: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(f"module__{name}" for name in module_params))
+
+
+def _call_factory(factory: Callable[..., nn.Module], params: Mapping[str, Any]) -> nn.Module:
+    try:
+        hidden = factory(**params)
+    except TypeError as error:
+        name = getattr(factory, "__name__", repr(factory))
+        accepted = ", ".join(f"module__{name}" for name in inspect.signature(factory).parameters)
+        raise ValueError(
+            f"`module` {name} could not be built from ({_with_prefix(params)}): {error}. "
+            f"It takes: {accepted or 'no parameters'}."
+        ) from error
+    if not isinstance(hidden, nn.Module):
+        raise ValueError(
+            "`module` must be an nn.Module, a class of one, or a callable that returns one; "
+            f"calling it gave {type(hidden).__name__}."
+        )
+    return hidden
+
+
+@torch.no_grad()
+def _width(hidden: nn.Module, sample: Tensor) -> int:
+    """Return n_hidden after a trial run of the hidden layers on a few rows."""
+    hidden.eval()
+    try:
+        output = hidden(sample)
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"`module` failed on a batch of shape {tuple(sample.shape)} and dtype "
+            f"{sample.dtype}: {error}"
+        ) from error
+    expected = f"`module` must map a batch of {len(sample)} rows to a floating point tensor of "
+    expected += f"shape ({len(sample)}, n_hidden)"
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{expected}; it returned {type(output).__name__}.")
+    two_dimensional = output.ndim == 2 and len(output) == len(sample) and output.shape[1] >= 1
+    if not (two_dimensional and output.is_floating_point()):
+        raise ValueError(f"{expected}; it returned {output.dtype} of {tuple(output.shape)}.")
+    return output.shape[1]

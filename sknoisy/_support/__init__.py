@@ -1,0 +1,1 @@
+"""What all rooms lean on: validation, seeds, threads, memory, progress."""

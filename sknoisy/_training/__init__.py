@@ -1,0 +1,1 @@
+"""How a network is learned; the only room that knows skorch."""

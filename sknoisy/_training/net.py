@@ -1,0 +1,450 @@
+"""The skorch net that trains the network, one stage after the other.
+
+skorch brings the loop, the history and the callbacks. What differs from a plain
+``NeuralNetClassifier`` is in the hooks that skorch documents for it: the loss, the data set
+and iterators, and an epoch that does not stop after every batch to keep books.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochTimer
+from skorch.history import History
+from skorch.utils import get_map_location
+from torch import Tensor, nn
+
+from sknoisy._data.batches import (
+    ArrayBatches,
+    ArrayDataset,
+    ordered_batches,
+    rows_of_inference,
+    shuffled_batches,
+)
+from sknoisy._model import equations as F
+from sknoisy._model.closed_form import backward_pass
+from sknoisy._model.loss import Objective
+from sknoisy._model.network import NoisyLabelNetwork
+from sknoisy._model.noise_layers import ClassTransition, NoiseLayer, feature_transition
+from sknoisy._support.progress import FitProgress
+from sknoisy._support.threads import in_threads_that_pay
+from sknoisy._support.validation import check_losses, check_patterns
+from sknoisy._training.callbacks import (
+    SeenRows,
+    StageLog,
+    check_callbacks,
+    copied_callbacks,
+    hear_of_batches,
+    stopped_early,
+)
+from sknoisy._training.net_state import as_columns, as_rows, put_together, take_apart
+from sknoisy._training.stopping import BestWeights
+
+_EXTRAS = ("sample_weight", "posterior")
+_NOISE_PARAMETERS = ("noise.bias", "noise.weight")
+
+
+class NoiseAdaptationNet(NeuralNetClassifier):
+    """Train a `NoisyLabelNetwork` on observed labels.
+
+    Parameters
+    ----------
+    module : NoisyLabelNetwork
+        Trained in place.
+    classes : ndarray of shape (n_classes,)
+        Labels in the order of the network's outputs.
+    volume_penalty : float, default=0.0
+        Weight of ``log |det T|`` in the loss.
+    transition_prior : float, default=0.0
+        Weight of the start of the noise layer as evidence, as a multiple of the data.
+    **kwargs
+        As for `skorch.NeuralNetClassifier`.
+    """
+
+    def __init__(
+        self,
+        module: NoisyLabelNetwork,
+        *,
+        volume_penalty: float = 0.0,
+        transition_prior: float = 0.0,
+        iterator_train: Callable[..., Any] = ArrayBatches,
+        iterator_valid: Callable[..., Any] = ArrayBatches,
+        dataset: Callable[..., Any] = ArrayDataset,
+        train_split: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            dataset=dataset,
+            train_split=train_split,
+            **kwargs,
+        )
+        self.volume_penalty = volume_penalty
+        self.transition_prior = transition_prior
+        self._log = StageLog()
+        self._past: list[dict[str, Any]] = []
+
+    optimizer_: torch.optim.Optimizer
+    callbacks_: list[tuple[str, Callback]]
+
+    # What a stage is made of
+
+    @property
+    def network(self) -> NoisyLabelNetwork:
+        """The network itself, also when it was compiled."""
+        return cast(NoisyLabelNetwork, getattr(self.module_, "_orig_mod", self.module_))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating point type of the network."""
+        return self.network.head.weight.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether the net has an optimiser; `forget_training` and files drop it."""
+        return hasattr(self, "optimizer_")
+
+    def attach(self, noise: NoiseLayer | None) -> None:
+        """Put a noise layer on top of the network, or take it off."""
+        self.network.noise = None if noise is None else noise.to(self.device)
+
+    def attach_class_noise(
+        self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
+    ) -> None:
+        """Put the noise layer of the s-model on top, starting from a matrix (true, observed)."""
+        start = self._floored(transition)
+        self.attach(ClassTransition(start, learnable=learnable, n_targets=n_targets))
+
+    def attach_feature_noise(self, transition: np.ndarray, *, n_targets: int | None = None) -> None:
+        """Put the noise layer of the c-model on top, starting from a matrix (true, observed)."""
+        start, n_hidden = self._floored(transition), self.network.head.in_features
+        self.attach(feature_transition(start, n_hidden, n_targets))
+
+    def _floored(self, transition: np.ndarray) -> Tensor:
+        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
+        return floored.to(self.dtype)
+
+    def log_class_transition(self) -> Tensor:
+        """Log transition probabilities of the s-model, shape (true, observed), on the CPU."""
+        assert isinstance(self.network.noise, ClassTransition)
+        return self.network.noise().detach().cpu()
+
+    @in_threads_that_pay
+    def train_stage(
+        self,
+        stage: str,
+        train: ArrayDataset,
+        valid: ArrayDataset | None,
+        *,
+        max_epochs: int,
+        patience: int,
+        generator: torch.Generator,
+        progress: FitProgress,
+        before_epoch: Callable[[], bool] = lambda: False,
+        resume: bool = False,
+    ) -> bool:
+        """Train for one stage, with new callbacks and a new optimiser.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage, kept in the history.
+        train : ArrayDataset
+        valid : ArrayDataset or None
+            Held-out rows. With them, training stops when their loss has not fallen for
+            `patience` epochs, and the weights of the best epoch are put back.
+        max_epochs, patience : int
+        generator : torch.Generator
+            Source of the order of the rows.
+        progress : FitProgress
+            Is told of the stage and of its epochs.
+        before_epoch : callable, optional
+            Called when an epoch has begun; True ends the stage after it.
+        resume : bool, default=False
+            Whether to go on with the optimiser of the last stage, if that had the same name.
+
+        Returns
+        -------
+        bool
+            Whether the stage ended before `max_epochs`.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite.
+        """
+        self._start_stage(stage, resume)
+        datasets = {"dataset_train": SeenRows(train), "dataset_valid": valid and SeenRows(valid)}
+        params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
+        batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
+        held_out = None if valid is None else self.get_iterator(valid, training=False)
+        best = BestWeights(self.network, patience)
+        stop = False
+        progress.begin_stage(stage, max_epochs)
+        self.notify("on_train_begin", X=train.data, y=train.target)
+        for _ in range(max_epochs):
+            progress.begin_epoch()
+            self.notify("on_epoch_begin", **datasets)
+            # skorch counts the epochs of the stage.
+            self.history.record("epoch", len(self._past) + len(self.history))
+            self.history.record("stage", stage)
+            stop = before_epoch()
+            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            self.run_single_epoch(
+                held_out, training=False, prefix="valid", step_fn=self.validation_step
+            )
+            check_losses(self.history[-1], self.lr)
+            stop |= self._notify_epoch_end(datasets)
+            stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
+            stop |= progress.end_epoch()
+            if stop:
+                break
+        best.restore()
+        self.notify("on_train_end", X=train.data, y=train.target)
+        progress.end_stage()
+        self._past, self.history_ = [], self.whole_history()
+        return stop
+
+    def whole_history(self) -> History:
+        """All epochs, those of a stage that is not over included."""
+        return History([*self._past, *self.history])
+
+    def _start_stage(self, stage: str, resume: bool) -> None:
+        rows = self.whole_history()
+        resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
+        self._past, self.history_ = list(rows), History()
+        self.initialized_ = False  # skorch would print that it initialises again
+        self._initialize_virtual_params()
+        self._initialize_callbacks()
+        if not resume:
+            self._initialize_optimizer()
+        for group in self.optimizer_.param_groups:  # a schedule may have changed it
+            group["lr"] = group.setdefault("initial_lr", group["lr"])
+        self._validate_params()
+        self.initialized_ = True
+
+    def _notify_epoch_end(self, datasets: dict[str, Any]) -> bool:
+        """Tell the callbacks; return True if one of skorch's stops the stage.
+
+        skorch's `EarlyStopping` stops by raising KeyboardInterrupt, which is told apart here
+        from the one that comes from the keyboard.
+        """
+        try:
+            self.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt:
+            if not stopped_early(self.callbacks_):
+                raise
+            return True
+        return False
+
+    # skorch's hooks
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        quiet = [("epoch_timer", EpochTimer())]
+        return [*quiet, ("print_log", self._log)] if self.verbose else quiet
+
+    def initialize_callbacks(self) -> NoiseAdaptationNet:
+        """Begin with copies of the user's callbacks, so that no stage sees those of another."""
+        with copied_callbacks(self):
+            check_callbacks(self)
+            super().initialize_callbacks()
+        return self
+
+    def check_data(self, X: Any, y: Any) -> None:
+        """Do nothing: the classifier has validated the data."""
+
+    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield parameters under the names that they have in the user's module."""
+        for name, parameter in self.network.named_parameters():
+            yield name.removeprefix("hidden."), parameter
+
+    def get_params_for_optimizer(
+        self, prefix: str, named_parameters: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Check the patterns of parameter groups, and add the fused step where torch has one."""
+        named_parameters = list(named_parameters)
+        names = [name for name, _ in named_parameters]
+        groups = self.get_params_for(prefix).get("param_groups", ())
+        check_patterns((pattern for pattern, _ in groups), [*names, *_NOISE_PARAMETERS])
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        if "fused" in inspect.signature(self.optimizer).parameters and not (
+            {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
+        ):
+            kwargs["fused"] = True
+        return args, kwargs
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Run the network on a batch, leaving out what only the loss needs."""
+        return self.module_(self._data(x))
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take a step and return the loss and, for callbacks that score, clean probabilities."""
+        step = super().train_step_single(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Return the loss and the clean log-probabilities of held-out rows."""
+        step = super().validation_step(batch, **fit_params)
+        return step | {"y_pred": step["y_pred"][0]}
+
+    def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
+        """Return the clean log-probabilities."""
+        return super().evaluation_step(batch, training)[0]
+
+    def get_loss(
+        self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False
+    ) -> Tensor:
+        """Return the mean negative log-likelihood of the observed labels.
+
+        With soft targets in the batch (the M-step) it is the expected one of the network. Held
+        out labels are judged by the likelihood alone.
+        """
+        objective = self._objective if training else Objective()
+        return objective.loss(self.network.noise, *y_pred, **self._labels(X, y_true))
+
+    @property
+    def _objective(self) -> Objective:
+        return Objective(self.transition_prior, self.volume_penalty)
+
+    def _labels(self, X: Any, y: Tensor) -> dict[str, Any]:
+        """Return what is known of the labels of a batch, on the device."""
+        given = X if isinstance(X, dict) else {}
+        extras = {name: self._to_device(given[name]) for name in _EXTRAS if name in given}
+        return {"target": self._to_device(y), **extras}
+
+    def run_single_epoch(
+        self,
+        iterator: Any,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., Any],
+        **fit_params: Any,
+    ) -> None:
+        """Go through the batches once and record the mean loss.
+
+        Only when a callback wants to hear of every batch are they told, and is the loss of
+        every batch read and kept: both cost more than a step of a small network.
+        """
+        if iterator is None:
+            return
+        if hear_of_batches(self.callbacks_):
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            keys = (f"{prefix}_loss", f"{prefix}_batch_size")
+            rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
+            losses, sizes = np.array([[row[key] for key in keys] for row in rows]).T
+            self.history.record(keys[0], float(np.average(losses, weights=sizes)))
+            return
+        self._set_training(training)
+        step = self._lean_step() if training else self._lean_evaluation
+        losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
+        mean = np.average(torch.stack(losses).cpu().double().numpy(), weights=sizes)
+        self.history.record(f"{prefix}_loss", float(mean))
+        self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
+        """Return the step of an epoch; what stays the same in it is looked up once."""
+        optimizer = self.optimizer_
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        backward = backward_pass(self.module_, self._objective, self.network.noise)
+
+        def step(X: Any, y: Tensor) -> Tensor:
+            def closure() -> Tensor:
+                for parameter in parameters:
+                    parameter.grad = None
+                return backward(self._data(X), **self._labels(X, y))
+
+            return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
+
+        return step
+
+    @torch.no_grad()
+    def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:
+        return self.get_loss(self.infer(X), y, X=X)
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        """Return rows in the floating point type of the network."""
+        if isinstance(X, SeenRows):
+            return X.rows
+        if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
+            return super().get_dataset(X, y)
+        return ArrayDataset(X, y, dtype=self.dtype)
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Use large batches for inference, unless the user sets their size."""
+        if training:
+            return super().get_iterator(dataset, training)
+        noise = self.network.noise
+        width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
+        n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
+        params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
+        return ordered_batches(self.iterator_valid, dataset, params)
+
+    def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
+        """Tell skorch's scoring callbacks that the network returns logarithms."""
+        return torch.exp
+
+    # Inference
+
+    @torch.no_grad()
+    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield clean log-probabilities and log transitions of each batch, on the CPU."""
+        self._set_training(False)
+        noise = self.network.noise
+        for X, _ in self.get_iterator(dataset):
+            clean_log_proba, hidden = self.infer(X)
+            log_transition = None if noise is None else noise(hidden).cpu()
+            yield clean_log_proba.cpu(), log_transition
+
+    @torch.no_grad()
+    def clean_log_probas(self, dataset: ArrayDataset) -> Iterator[Tensor]:
+        """Yield log-probabilities of the true label of each batch, shape (n, true), on the CPU."""
+        self._set_training(False)
+        for X, _ in self.get_iterator(dataset):
+            yield self.network.clean_log_proba(self._data(X)).cpu()
+
+    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
+        """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
+        return torch.cat(list(self.clean_log_probas(dataset)))
+
+    def _data(self, X: Any) -> Tensor:
+        return self._to_device(X["X"] if isinstance(X, dict) else X)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def forget_training(self) -> None:
+        """Drop the optimiser and the callbacks, which prediction does not need."""
+        kept = self._without_training()
+        self.__dict__.clear()
+        self.__dict__.update(kept)
+
+    def _without_training(self) -> dict[str, Any]:
+        left_out = ("optimizer_", "callbacks__")
+        kept = {name: v for name, v in vars(self).items() if not name.startswith(left_out)}
+        return kept | {"module": None, "callbacks": None, "callbacks_": []}
+
+    # What is kept in a file
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = {"module_", "history_", "virtual_params_", "_log", "_past"}
+        state = {name: v for name, v in self._without_training().items() if name not in left_out}
+        if hasattr(self, "module_"):
+            state["network"] = take_apart(self.network)
+        return state | {"columns": as_columns(self.whole_history())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        parts, columns = state.pop("network", None), state.pop("columns")
+        state["device"] = str(get_map_location(state["device"]))  # warns if it is not there
+        self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
+        self._initialize_virtual_params()
+        if parts is not None:
+            self.__dict__["module_"] = put_together(parts, self.device)

@@ -1,0 +1,86 @@
+"""What a net has learned, averaged over the rows that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sknoisy._data.training_data import Observations
+from sknoisy._model import equations as F
+from sknoisy._training.net import NoiseAdaptationNet
+
+
+def summary(
+    net: NoiseAdaptationNet,
+    data: Observations,
+    running_prior: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> dict[str, Any]:
+    """Return the attributes that sum up what a net has learned.
+
+    Parameters
+    ----------
+    net : NoiseAdaptationNet
+    data : Observations
+        The rows to average over.
+    running_prior : callable, optional
+        Turns the mean clean probability of these rows into that of all rows of a stream.
+    """
+    prior, transition = summarise(net, data)
+    prior = running_prior(prior)
+    return {
+        "class_prior_": prior,
+        "transition_matrix_": transition,
+        "noise_rate_": float(prior @ (1.0 - np.diag(transition))),
+        "history_": net.whole_history(),
+        "n_iter_": len(net.whole_history()),
+    }
+
+
+def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Average what the network says of the training data, in one pass over it.
+
+    Returns
+    -------
+    class_prior : ndarray of shape (n_classes,)
+        Mean clean probability, ``sum_t p(y=i|x_t) / n``.
+    transition : ndarray of shape (true, observed)
+        ``sum_t p(y=i|x_t) p(z=j|y=i,x_t) / sum_t p(y=i|x_t)``, which for the s-model is its
+        matrix and without a noise layer the identity.
+    """
+    _, weight = data.tensors()
+    prior = torch.zeros(data.n_classes, dtype=torch.float64)
+    joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
+    start = 0
+    noise = net.network.noise
+    for clean_log_proba, log_transition in net.batch_outputs(data.dataset()):
+        proba = clean_log_proba.double().exp()
+        if weight is not None:
+            proba = proba * weight[start : start + len(proba), None]
+        prior += proba.sum(dim=0)
+        if noise is not None and log_transition is not None and noise.elements_per_row:
+            joint += noise.joint_counts(proba, log_transition.double())
+        start += len(proba)
+    check_no_nan(net, prior)
+    if noise is None:
+        transition = torch.eye(data.n_classes, dtype=torch.float64)
+    elif noise.elements_per_row:
+        transition = F.expected_transition(joint, smallest=0.0)
+    else:
+        transition = noise.dense(net.log_class_transition().double())
+    return (prior / prior.sum()).numpy(), transition.numpy()
+
+
+def check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:
+    """Stop where the last step of a stage has ruined the network, after its loss was taken."""
+    if torch.isnan(outputs).any():
+        when = "before the first epoch"
+        if net.history:
+            when = "in epoch {} (stage {!r})".format(*net.history[-1, ("epoch", "stage")])
+        raise ValueError(
+            f"The predictions of the network became nan {when}. Lower the learning rate `lr` (now "
+            f"{net.lr}) or scale X, for instance with StandardScaler."
+        )

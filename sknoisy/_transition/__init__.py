@@ -1,0 +1,1 @@
+"""Transition matrices from predictions and labels."""

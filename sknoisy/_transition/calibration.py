@@ -1,0 +1,231 @@
+r"""The noise once more, from what a network says of rows that it was not trained on.
+
+A network that learned from noisy labels is too sure of itself, or not sure enough, on new rows;
+with it, the posterior of the true label and the noise rate are wrong even if the ranking is
+right. One parameter mends most of that, the sharpness :math:`\beta` of the clean probabilities
+(temperature scaling; C. Guo et al., "On calibration of modern neural networks", ICML 2017), here
+fitted through the noise, together with the transition matrix:
+
+.. math:: \max_{\beta, T} \sum_t \log \sum_i T_{i z_t} \frac{p(y=i|x_t)^\beta}
+    {\sum_k p(y=k|x_t)^\beta}.
+
+If the sharpened probabilities are calibrated and the noise depends on the true class only, this T
+is consistent, however weak the network: no more is needed of :math:`p` than that it says right
+how often it is right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+
+from sknoisy._support.validation import FloatArray
+
+#: Below this log-probability a class is out of the question; what is above it is sharpened.
+_SMALLEST_LOG_PROBA = -50.0
+
+_SMALLEST_TRANSITION = 1e-12
+_MAX_STEPS = 500
+_GAP = 0.1
+
+#: Where it is sought.
+LOG_SHARPNESS = (np.log(0.02), np.log(20.0))
+
+
+class Recalibration(NamedTuple):
+    """Clean probabilities of calibrated sharpness, and the noise that goes with them.
+
+    Attributes
+    ----------
+    sharpness : float
+        The exponent, above one where the network was less sure than it might be.
+    clean_log_proba : ndarray of shape (n_samples, true)
+    transition : ndarray of shape (true, observed) or None
+        None where the noise was given for each row.
+    log_column : ndarray of shape (n_samples, true)
+        Element (t, i) is the log-probability of the observed label of row t if i is true.
+    """
+
+    sharpness: float
+    clean_log_proba: FloatArray
+    transition: FloatArray | None
+    log_column: FloatArray
+
+    @property
+    def posterior(self) -> FloatArray:
+        """Posterior of the true label, shape (n_samples, true)."""
+        return softmax(self.clean_log_proba + self.log_column, axis=1)
+
+    @property
+    def log_likelihood(self) -> FloatArray:
+        """Log-likelihood of the observed labels, shape (n_samples,)."""
+        return logsumexp(self.clean_log_proba + self.log_column, axis=1)
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers were fitted."""
+        free = 0 if self.transition is None else self.transition.size - len(self.transition)
+        return 1 + free
+
+
+def recalibrate(
+    log_proba: FloatArray, target: np.ndarray, start: FloatArray, *, pseudo_count: float = 1.0
+) -> Recalibration:
+    """Fit sharpness and transition matrix to the observed labels.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+        Clean log-probabilities of rows that the network was not trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    start : ndarray of shape (true, observed)
+        Where the search starts. Rows sum to one.
+    pseudo_count : float, default=1.0
+        Labels that are added for each entry of the matrix, distributed over the row as in
+        `start`: what keeps many classes with few rows each from being fitted to the letter.
+
+    Returns
+    -------
+    Recalibration
+    """
+    n_classes = log_proba.shape[1]
+    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+    order = np.argsort(target, kind="stable")
+    edges = np.searchsorted(target[order], np.arange(n_classes + 1))
+    sorted_log_proba = log_proba[order]
+    share = np.bincount(target, minlength=n_classes) / len(target)
+    # Away from the edge, where EM would not get off, and no entry without any evidence.
+    transition = prior = 0.99 * start + 0.01 * share
+
+    def loss(log_sharpness: float) -> float:
+        nonlocal transition
+        proba = softmax(np.exp(log_sharpness) * sorted_log_proba, axis=1)
+        transition, log_likelihood = most_likely_transition(
+            np.split(proba, edges[1:-1]), transition, pseudo_count * n_classes * prior
+        )
+        return -log_likelihood
+
+    found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded", options={"xatol": 0.01})
+    loss(found.x)
+    sharpness = float(np.exp(found.x))
+    clean = log_softmax(sharpness * log_proba, axis=1)
+    return Recalibration(sharpness, clean, transition, np.log(transition).T[target])
+
+
+def most_likely_transition(
+    proba: list[FloatArray], start: FloatArray, pseudo_counts: FloatArray
+) -> tuple[FloatArray, float]:
+    """Maximise the likelihood of the observed labels over the matrix, by accelerated EM.
+
+    The problem is concave. Two steps of EM are extrapolated to a longer one (R. Varadhan and
+    C. Roland, "Simple and globally convergent methods for accelerating the convergence of any
+    EM algorithm", Scandinavian Journal of Statistics 35, 2008).
+
+    Parameters
+    ----------
+    proba : list of ndarray of shape (n_j, true)
+        Clean probabilities of the rows with each observed label.
+    start : ndarray of shape (true, observed)
+        Entries are positive.
+    pseudo_counts : ndarray of shape (true, observed)
+        Labels that are added to those observed.
+
+    Returns
+    -------
+    transition : ndarray of shape (true, observed)
+    log_likelihood : float
+        Of the labels and the pseudo-counts, at most 0.1 below its maximum (the gap of Frank
+        and Wolfe), unless that takes more than 1000 steps.
+    """
+
+    def step(transition: FloatArray) -> tuple[FloatArray, float, float]:
+        """Return what EM makes of the matrix, its likelihood, and a bound of what is missing."""
+        likelihoods = [p @ transition[:, j] for j, p in enumerate(proba)]
+        gradient = np.stack([p.T @ (1 / q) for p, q in zip(proba, likelihoods, strict=True)], 1)
+        gradient += pseudo_counts / transition
+        value = sum(float(np.log(q).sum()) for q in likelihoods)
+        value += float((pseudo_counts * np.log(transition)).sum())
+        counts = gradient * transition
+        mass = counts.sum(axis=1, keepdims=True)
+        gap = float((gradient.max(axis=1) - mass[:, 0]).sum())
+        return floored(counts / mass), value, gap
+
+    def floored(transition: FloatArray) -> FloatArray:
+        transition = np.maximum(transition, _SMALLEST_TRANSITION)
+        return transition / transition.sum(axis=1, keepdims=True)
+
+    transition, best = floored(start), -np.inf
+    safe = transition
+    for _ in range(_MAX_STEPS):
+        first, value, gap = step(transition)
+        if value < best:  # the extrapolation went too far
+            transition, best = safe, -np.inf
+            continue
+        best = value
+        if gap < _GAP:
+            break
+        safe = step(first)[0]
+        change, bend = first - transition, safe - 2 * first + transition
+        length = np.sqrt((change**2).sum() / max((bend**2).sum(), 1e-300))
+        if length > 1:
+            transition = floored(transition + 2 * length * change + length**2 * bend)
+        else:
+            transition = safe
+    return transition, best
+
+
+def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
+    """Fit the sharpness alone, where the noise of each row is given.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+    log_column : ndarray of shape (n_samples, true)
+        Element (t, i) is the log-probability of the observed label of row t if i is true.
+
+    Returns
+    -------
+    Recalibration
+    """
+    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+
+    def loss(log_sharpness: float) -> float:
+        clean = log_softmax(np.exp(log_sharpness) * log_proba, axis=1)
+        return -float(logsumexp(clean + log_column, axis=1).sum())
+
+    found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded")
+    return with_sharpness(log_proba, log_column, float(np.exp(found.x)))
+
+
+def with_sharpness(
+    log_proba: FloatArray, log_column: FloatArray, sharpness: float
+) -> Recalibration:
+    """Apply a sharpness that was fitted to other rows; parameters as of `sharpen`."""
+    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+    return Recalibration(sharpness, log_softmax(sharpness * log_proba, axis=1), None, log_column)
+
+
+def count_labels(proba: FloatArray, target: np.ndarray) -> FloatArray:
+    """Soft counts of true against observed classes, ``sum_t proba[t, i] 1{z_t=j}``.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+        As many observed classes as true ones.
+    """
+    n_classes = proba.shape[1]
+    order = np.argsort(target, kind="stable")
+    edges = np.searchsorted(target[order], np.arange(n_classes))
+    counts = np.zeros((n_classes, n_classes))
+    present = np.unique(target)
+    counts[:, present] = np.add.reduceat(proba[order], edges[present], axis=0).T
+    return counts

@@ -1,0 +1,245 @@
+"""Transition matrices to start the noise layer from.
+
+Each start is a function of the log-probabilities ``log p(z=j|x_t)`` that a network trained on
+the observed labels gives, of those labels, and of the sample weights. It returns a matrix of
+shape (true, observed) whose rows sum to one. `confusion_start` is the paper's and takes the
+rows that the network was trained on; the others want rows that it was not trained on, since a
+network that has seen a label believes it.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from sknoisy._model import equations as F
+from sknoisy._support.threads import threads_for_classes
+from sknoisy._transition.mixture import fit_noisy_mixture, heaviest_diagonal, recount
+
+_SMALLEST_LOG_PROBABILITY = -30.0
+_MIXTURE_ROWS = (5_000, 20_000)
+_ROWS_PER_CLUSTER = 10
+
+
+def confusion_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Soft confusion of the baseline: ``sum_t 1{z_t=j} p(y=i|x_t) / sum_t p(y=i|x_t)``.
+
+    The start of Goldberger and Ben-Reuven (2017).
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        Log-probabilities of the baseline, on the rows it was trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    return _transition_from_shares(np.exp(log_proba), target, weight)
+
+
+def hard_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Count the predicted against the observed class, ``sum_t 1{i = arg max p_t} 1{z_t=j}``.
+
+    The confusion matrix that G. Patrini et al., "Making deep neural networks robust to label
+    noise: a loss correction approach", CVPR 2017, compare with.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    shares = np.eye(log_proba.shape[1])[log_proba.argmax(axis=1)]
+    return _transition_from_shares(shares, target, weight)
+
+
+def confident_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Count the confidently predicted against the observed class.
+
+    A row counts for class i when its probability is at least the mean probability of i among
+    the rows labelled i (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning:
+    estimating uncertainty in dataset labels", JAIR 70, 2021).
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    n_classes = log_proba.shape[1]
+    proba = np.exp(log_proba)
+    mass = np.bincount(target, weight, n_classes)
+    own = proba[np.arange(len(target)), target] * (1.0 if weight is None else weight)
+    with np.errstate(invalid="ignore"):
+        threshold = np.bincount(target, own, n_classes) / mass
+    confident = proba >= np.where(mass > 0, threshold, np.inf)
+    likeliest = np.where(confident, proba, -1.0).argmax(axis=1)
+    shares = np.eye(n_classes)[likeliest] * confident.any(axis=1, keepdims=True)
+    return _transition_from_shares(shares, target, weight)
+
+
+def cluster_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> np.ndarray:
+    """Histogram of the observed labels in each of k clusters of the predicted distributions.
+
+    Rows of one true class share one distribution of observed labels, so their predictions lie
+    around one point of the simplex, however heavy the noise is. The clusters are found by
+    k-means on the square roots of the probabilities (the Hellinger distance), and named by the
+    assignment that maximises the diagonal.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
+    weights = None if weight is None else weight[rows]
+    with threads_for_classes(log_proba.shape[1]):
+        kmeans = _fit_clusters(log_proba[rows], weights, random_state)
+        clusters = kmeans.predict(_roots(log_proba))
+    counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
+    size = counts.sum(dim=1, keepdim=True).clamp_min(1e-300)
+    return F.expected_transition(counts[heaviest_diagonal((counts / size).numpy())]).numpy()
+
+
+def mixture_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> np.ndarray:
+    """Return the matrix of the noisy mixture that tells the observed labels best.
+
+    The mixture (see `fit_noisy_mixture`) is fitted to two views of the predicted distributions,
+    logarithms that see all the tails and logarithms that see none below a hundredth, each from
+    the predicted classes and from clusters. The fit with the highest log-likelihood of the
+    observed labels wins: clusters merge when classes are many, predicted classes blur when the
+    noise is heavy, and no one start serves both.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    n_classes = log_proba.shape[1]
+    with threads_for_classes(n_classes):
+        return _best_mixture(log_proba, target, weight, random_state)
+
+
+def _best_mixture(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None, random_state: int | None
+) -> np.ndarray:
+    n_classes = log_proba.shape[1]
+    log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
+    rows = _capped_rows(len(log_proba), n_classes, random_state)
+    some, labels = log_proba[rows], target[rows]
+    weights = None if weight is None else weight[rows]
+    first = [some.argmax(axis=1)]
+    if len(some) >= _ROWS_PER_CLUSTER * n_classes:
+        first.append(_fit_clusters(some, weights, random_state).labels_)
+    fits = [
+        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
+        for view in (_contrasts, _without_tails)
+        for scores in [view(some)]
+        for classes in first
+    ]
+    best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
+    if len(some) == len(log_proba):
+        return best.transition
+    return recount(best, view(log_proba), target, weight=weight)
+
+
+def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
+    """Return as many rows as clustering can go over in a fraction of a training stage."""
+    most = int(np.clip(4e7 / n_classes**2, *_MIXTURE_ROWS))
+    if n_samples <= most:
+        return slice(None)
+    return np.random.RandomState(seed).permutation(n_samples)[:most]
+
+
+def _contrasts(log_proba: np.ndarray) -> np.ndarray:
+    """Project log-probabilities to the k - 1 dimensions in which they differ."""
+    n_classes = log_proba.shape[1]
+    centring = np.eye(n_classes) - 1.0 / n_classes
+    return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
+
+
+def _without_tails(log_proba: np.ndarray) -> np.ndarray:
+    """Return logarithms that see no probability below a hundredth."""
+    proba = np.exp(log_proba)
+    proba += 0.01
+    return np.log(proba, out=proba)
+
+
+def _fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | None) -> KMeans:
+    """Return as many clusters of predictions as there are classes."""
+    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer different predictions than classes leave clusters empty.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return kmeans.fit(_roots(log_proba), sample_weight=weight)
+
+
+def _roots(log_proba: np.ndarray) -> np.ndarray:
+    """Return square roots of probabilities, whose distances are Hellinger's."""
+    return np.exp(0.5 * log_proba.astype(np.float64))
+
+
+def _transition_from_shares(
+    shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None
+) -> np.ndarray:
+    return F.expected_transition(_counts(shares, target, weight)).numpy()
+
+
+def _counts(shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Tensor:
+    return F.soft_counts(
+        torch.from_numpy(shares),
+        torch.from_numpy(target),
+        shares.shape[1],
+        None if weight is None else torch.from_numpy(weight),
+    )

@@ -1,0 +1,153 @@
+"""What models say of rows that they were not trained on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import check_cv
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import _safe_indexing
+
+from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
+from sknoisy._support.validation import FloatArray
+from sknoisy._transition.calibration import Recalibration, recalibrate, sharpen
+
+#: What inspection asks of a classifier.
+NEEDED = "label_posterior"
+
+
+class HeldOut(NamedTuple):
+    """What models of the folds say of the rows that they were not fitted to.
+
+    Attributes
+    ----------
+    clean_log_proba : ndarray of shape (n_samples, true)
+    log_column : ndarray of shape (n_samples, true)
+        Element (t, i) is the log-probability of the observed label of row t if i is true.
+    transition : ndarray of shape (true, observed)
+        Mean of the matrices of the models.
+    """
+
+    clean_log_proba: FloatArray
+    log_column: FloatArray
+    transition: FloatArray
+
+
+def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> list[tuple[Any, Any]]:
+    """Return the splits of `cv`, which must hold out every row once.
+
+    Parameters
+    ----------
+    cv : int, splitter or iterable of (train, test) rows
+        An int is the number of folds, stratified by the observed labels.
+    X : array-like of shape (n_samples, ...)
+    y : ndarray of shape (n_samples,)
+        Observed labels.
+    groups : array-like of shape (n_samples,), default=None
+        For splitters that need them.
+
+    Returns
+    -------
+    list of (train, test)
+
+    Raises
+    ------
+    ValueError
+        If a row is held out more than once or never, or if a class is missing among the rows
+        to train on.
+    """
+    splits = list(check_cv(cv, y, classifier=True).split(X, y, groups))
+    splits = [tuple(np.arange(len(y))[rows] for rows in split) for split in splits]
+    held_out = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(y))
+    if np.any(held_out != 1):
+        raise ValueError(
+            f"`cv` must be a partition, which holds out every row once; {cv!r} holds out "
+            f"{np.count_nonzero(held_out == 0)} rows never and "
+            f"{np.count_nonzero(held_out > 1)} more than once."
+        )
+    for train, test in splits:
+        if len(np.intersect1d(train, test)):
+            raise ValueError(f"`cv` must not train on the rows that it holds out; {cv!r} does.")
+        missing = np.setdiff1d(y, y[train])
+        if len(missing):
+            raise ValueError(
+                f"`y` has too few rows of {missing.tolist()!r} for `cv`={cv!r}: the models must "
+                "see every label in each fold. Take fewer folds, or leave these rows out."
+            )
+    return splits
+
+
+def held_out_factors(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> HeldOut:
+    """Fit a clone of the estimator for every split and ask it about the rows held out."""
+    n_classes = len(np.unique(y))
+    clean, column = np.empty((2, len(y), n_classes))
+    transition = np.zeros((n_classes, n_classes))
+    for train, test in splits:
+        model = clone(estimator).fit(_safe_indexing(X, train), y[train])
+        classifier, X_test = unwrap_fitted(model, _safe_indexing(X, test), NEEDED)
+        clean[test], column[test] = classifier._label_factors(X_test, y[test])
+        transition += classifier.transition_matrix_ / len(splits)
+    return HeldOut(clean, column, transition)
+
+
+def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recalibration:
+    """Fit the estimator to every split and recalibrate what it says of the rows held out.
+
+    For estimators with noise that depends on the features, one matrix for all rows is tried as
+    well; and so is the same network without a noise model, whose features may serve better
+    where there are few rows. They are taken only if the observed labels are clearly likelier.
+    Of a search the best estimator is taken, the same in all folds.
+
+    Parameters
+    ----------
+    estimator : object
+        Unfitted, or fitted: it is cloned.
+    X : array-like of shape (n_samples, ...)
+    y : ndarray of shape (n_samples,)
+    splits : list of (train, test)
+
+    Returns
+    -------
+    Recalibration
+    """
+    estimator = best_of_search(estimator, X, y)
+    classifier = unwrap_unfitted(estimator, NEEDED)
+    target = np.searchsorted(np.unique(y), y)
+    held_out = held_out_factors(estimator, X, y, splits)
+    if not classifier.learn_transition:
+        return sharpen(held_out.clean_log_proba, held_out.log_column)
+    start = held_out.transition
+    candidates = [recalibrate(held_out.clean_log_proba, target, start)]
+    if classifier.noise_model == "c":
+        candidates.insert(0, sharpen(held_out.clean_log_proba, held_out.log_column))
+    if classifier.noise_model is not None:
+        plain = held_out_factors(without_noise_model(estimator), X, y, splits)
+        candidates.append(recalibrate(plain.clean_log_proba, target, start))
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        gain = candidate.log_likelihood - best.log_likelihood
+        cost = candidate.n_parameters - best.n_parameters
+        if gain.sum() - cost > gain.std() * np.sqrt(len(gain)):
+            best = candidate
+    return best
+
+
+def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
+    """Return the best estimator of a search, fitted first if need be; others as they are."""
+    unwrap_unfitted(estimator, NEEDED)
+    if not isinstance(estimator, BaseSearchCV):
+        return estimator
+    if not hasattr(estimator, "best_estimator_"):
+        estimator = clone(estimator).fit(X, y)
+    return best_of_search(estimator.best_estimator_, X, y)
+
+
+def without_noise_model(estimator: Any) -> Any:
+    """Return a clone of the estimator that takes the labels for right."""
+    plain = clone(estimator)
+    unwrap_unfitted(plain, NEEDED).set_params(
+        noise_model=None, method="direct", transition_init="auto", learn_transition=True
+    )
+    return plain

@@ -1,0 +1,384 @@
+r"""How well the labels determine the transition matrix, and whether there is noise at all.
+
+Given calibrated clean probabilities :math:`p_{ti}` for rows that the network was not trained on,
+observed labels are draws from :math:`q_{tj} = \sum_i p_{ti} T_{ij}`, and the Fisher information of
+T is
+
+.. math:: I_{ij,i'j} = \sum_t p_{ti}\, p_{ti'} / q_{tj},
+
+zero between different observed classes j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import norm, ttest_1samp
+from sklearn.utils import Bunch
+
+from sknoisy._support import validation
+from sknoisy._support.meta_estimators import unwrap_unfitted
+from sknoisy._support.validation import FloatArray
+from sknoisy._transition.calibration import (
+    LOG_SHARPNESS,
+    Recalibration,
+    recalibrate,
+    sharpen,
+    with_sharpness,
+)
+from sknoisy.inspection._cross_fitting import (
+    NEEDED,
+    HeldOut,
+    best_of_search,
+    held_out_factors,
+    partition,
+    without_noise_model,
+)
+
+#: Hardly any: added labels would draw the estimate away from the middle of the interval.
+_PSEUDO_COUNT = 0.1
+
+#: Sharpness is sought between bounds: its logarithm has at most the variance of a uniform draw.
+_LEAST_INFORMATION = 12 / np.diff(LOG_SHARPNESS).item() ** 2
+
+
+def transition_interval(
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    cv: Any = 5,
+    *,
+    confidence: float = 0.9,
+    groups: ArrayLike | None = None,
+) -> Bunch:
+    r"""Transition matrix from rows held out, with standard errors and intervals of its entries.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A `NoisyLabelClassifier` with ``noise_model="s"``, a pipeline that ends in one, or a search
+        over either. It is cloned, and need not be fitted.
+    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    y : array-like of shape (n_samples,)
+        Observed labels.
+    cv : int, splitter or iterable of (train, test) rows, default=5
+        As in `label_quality`: every row is held out once.
+    confidence : float, default=0.9
+        Of each interval for itself.
+    groups : array-like of shape (n_samples,), default=None
+        For splitters that need them.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        transition_matrix : ndarray of shape (n_classes, n_classes)
+            Row true class, column observed class. Close to `transition_matrix_` of an estimator
+            fitted to all rows, and not the same: that one saw the labels it explains.
+        standard_error : ndarray of shape (n_classes, n_classes)
+            Of its entries.
+        lower, upper : ndarray of shape (n_classes, n_classes)
+            Ends of the intervals, within 0 and 1.
+        classes : ndarray of shape (n_classes,)
+            Of rows and columns.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is of another kind.
+    ValueError
+        If its noise model is None or ``"c"``, if its matrix is not learned, if `confidence` is not
+        between 0 and 1, or if `X`, `y` and `cv` are not as in `label_quality`.
+
+    See Also
+    --------
+    noise_test : Is there noise at all?
+
+    Notes
+    -----
+    Sharpness of the probabilities and matrix are fitted to the observed labels of the rows held
+    out. The standard errors are those of maximum likelihood, from the Fisher information of both,
+    with rows of the matrix that sum to one. The intervals are Wilson's (E. B. Wilson, "Probable
+    inference, the law of succession, and statistical inference", Journal of the American
+    Statistical Association 22, 1927), widened by what is lost because nobody sees the true labels:
+    unlike an estimate plus and minus its error, they hold near 0 and 1.
+
+    They say how far chance in the labels may have moved the matrix, given that the noise depends
+    on the true class alone and that the probabilities are calibrated but for their sharpness. A
+    noise model that does not hold is not covered. The bootstrap would ask the same of the labels
+    at many times the cost.
+
+    The time grows with the fourth power of the number of classes: seconds at 100.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sknoisy import NoisyLabelClassifier
+    >>> from sknoisy.inspection import transition_interval
+    >>> from sknoisy.noise import corrupt_labels, pair_transition
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:800] / 16, y[:800]
+    >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
+    >>> interval = transition_interval(NoisyLabelClassifier(random_state=0), X, y_observed, cv=3)
+    >>> bool(interval.lower[3, 4] < 0.4 < interval.upper[3, 4])
+    True
+    """
+    labels, _ = validation.check_rows_and_labels(X, y)
+    confidence = validation.check_confidence(confidence)
+    splits = partition(cv, X, labels, groups)
+    estimator = best_of_search(estimator, X, labels)
+    classifier = unwrap_unfitted(estimator, NEEDED)
+    if classifier.noise_model != "s" or not classifier.learn_transition:
+        raise ValueError(
+            "Intervals are those of the one matrix that noise_model='s' learns; got "
+            f"noise_model={classifier.noise_model!r}, "
+            f"learn_transition={classifier.learn_transition!r}."
+        )
+    classes, target = np.unique(labels, return_inverse=True)
+    held_out = held_out_factors(estimator, X, labels, splits)
+    fit = recalibrate(
+        held_out.clean_log_proba, target, held_out.transition, pseudo_count=_PSEUDO_COUNT
+    )
+    assert fit.transition is not None
+    variance = transition_variance(fit)
+    n_rows = np.exp(fit.clean_log_proba).sum(axis=0)
+    lower, upper = wilson_interval(fit.transition, variance, n_rows, confidence)
+    return Bunch(
+        transition_matrix=fit.transition,
+        standard_error=np.sqrt(variance),
+        lower=lower,
+        upper=upper,
+        classes=classes,
+    )
+
+
+def noise_test(
+    estimator: Any, X: Any, y: ArrayLike, cv: Any = 5, *, groups: ArrayLike | None = None
+) -> Bunch:
+    r"""Test whether there is label noise at all.
+
+    The observed labels of rows held out are predicted with a noise model and without one. The null
+    hypothesis is that the noise model makes them no likelier.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A `NoisyLabelClassifier` with a noise model, a pipeline that ends in one, or a search over
+        either. It is cloned, and need not be fitted.
+    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    y : array-like of shape (n_samples,)
+        Observed labels.
+    cv : int, splitter or iterable of (train, test) rows, default=5
+        As in `label_quality`: every row is held out once.
+    groups : array-like of shape (n_samples,), default=None
+        For splitters that need them.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        pvalue : float
+            One-sided: small if there is noise.
+        statistic : float
+            Gain over its standard error.
+        log_likelihood_gain : float
+            Mean log-likelihood of an observed label with the noise model, less that without, in
+            nats for each row.
+        standard_error : float
+            Of the gain.
+        noise_rate : float
+            Expected share of wrong labels among the rows, if there is noise.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is of another kind.
+    ValueError
+        If its noise model is None, or if `X`, `y` and `cv` are not as in `label_quality`.
+
+    See Also
+    --------
+    transition_interval : What the noise looks like, and how sure that is.
+
+    Notes
+    -----
+    With noise, labels are predicted by the network and its noise layer, or the known matrix, to
+    which one label is added for each true class, drawn like the observed ones. There are two ways
+    to be without: the same network fitted without a noise layer, and the clean probabilities of
+    the one with it. The sharpness of all three is fitted to the rows of the other folds, so that a
+    network that is merely too sure of itself is no evidence of noise. Gains of the rows are
+    compared with zero by Student's t-test, which holds for differences of cross-validated losses
+    (P. Bayle, A. Bayle, L. Janson, L. Mackey, "Cross-validation confidence intervals for test
+    error", NeurIPS 2020). The result is that of the comparison with the larger p-value: both must
+    be refused.
+
+    Noise is told from classes that overlap by its being the same wherever a class is. A large
+    p-value does not say that all labels are right: rows may be too few, and wrong labels that
+    follow the features are learned by every network.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sknoisy import NoisyLabelClassifier
+    >>> from sknoisy.inspection import noise_test
+    >>> from sknoisy.noise import corrupt_labels, pair_transition
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:800] / 16, y[:800]
+    >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
+    >>> bool(noise_test(NoisyLabelClassifier(random_state=0), X, y_observed, cv=3).pvalue < 0.01)
+    True
+    >>> bool(noise_test(NoisyLabelClassifier(random_state=0), X, y, cv=3).pvalue < 0.01)
+    False
+    """
+    labels, _ = validation.check_rows_and_labels(X, y)
+    splits = partition(cv, X, labels, groups)
+    estimator = best_of_search(estimator, X, labels)
+    classifier = unwrap_unfitted(estimator, NEEDED)
+    if classifier.noise_model is None:
+        raise ValueError("A test of noise needs a noise model; got noise_model=None.")
+    target = np.unique(labels, return_inverse=True)[1]
+    noisy = held_out_factors(estimator, X, labels, splits)
+    plain = held_out_factors(without_noise_model(estimator), X, labels, splits)
+    folds = [test for _, test in splits]
+    column = _with_one_more_label(noisy, target)
+    alternative, n_wrong = _predict_labels(noisy.clean_log_proba, column, target, folds)
+    results = []
+    for without in (noisy, plain):
+        null, _ = _predict_labels(without.clean_log_proba, plain.log_column, target, folds)
+        gain = alternative - null
+        error = gain.std(ddof=1) / np.sqrt(len(gain))
+        statistic, pvalue = ttest_1samp(gain, 0.0, alternative="greater") if error else (0.0, 0.5)
+        results.append(
+            Bunch(
+                pvalue=float(pvalue),
+                statistic=float(statistic),
+                log_likelihood_gain=float(gain.mean()),
+                standard_error=float(error),
+                noise_rate=n_wrong / len(target),
+            )
+        )
+    return max(results, key=lambda result: result.pvalue)
+
+
+def _with_one_more_label(held_out: HeldOut, target: np.ndarray) -> FloatArray:
+    """Add to the noise of each true class one label that is drawn like the observed ones.
+
+    Labels that no row of a class had are improbable then, and not impossible.
+
+    Returns
+    -------
+    log_column : ndarray of shape (n_samples, true)
+    """
+    share = np.bincount(target)[target][:, None] / len(target)
+    n_rows = np.exp(held_out.clean_log_proba).sum(axis=0)
+    return np.log((n_rows * np.exp(held_out.log_column) + share) / (n_rows + 1))
+
+
+def _predict_labels(
+    log_proba: FloatArray, log_column: FloatArray, target: np.ndarray, folds: list[np.ndarray]
+) -> tuple[FloatArray, float]:
+    """Predict the observed labels of each fold, sharpened as is best for the others.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+        Clean log-probabilities from networks that did not see the row.
+    log_column : ndarray of shape (n_samples, true)
+        Element (t, i) is the log-probability of the observed label of row t if i is true.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    folds : list of ndarray
+        Rows of each.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_samples,)
+    n_wrong : float
+        Expected number of wrong labels.
+    """
+    likelihood, n_wrong = np.empty(len(target)), 0.0
+    for rows in folds:
+        others = np.setdiff1d(np.arange(len(target)), rows)
+        sharpness = sharpen(log_proba[others], log_column[others]).sharpness
+        fit = with_sharpness(log_proba[rows], log_column[rows], sharpness)
+        likelihood[rows] = fit.log_likelihood
+        n_wrong += float(np.sum(1.0 - fit.posterior[np.arange(len(rows)), target[rows]]))
+    return likelihood, n_wrong
+
+
+def transition_variance(fit: Recalibration) -> FloatArray:
+    """Return the variances of the entries of the matrix, from the Fisher information.
+
+    That rows sum to one, and that the sharpness of the probabilities was estimated along with the
+    matrix, is taken into account.
+
+    Parameters
+    ----------
+    fit : Recalibration
+        With one matrix for all rows, whose entries are positive.
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    assert fit.transition is not None
+    proba, transition = np.exp(fit.clean_log_proba), fit.transition
+    noisy = proba @ transition
+    # d q_tj / d log(sharpness)
+    centred = fit.clean_log_proba - (proba * fit.clean_log_proba).sum(axis=1, keepdims=True)
+    slope = (proba * centred) @ transition
+
+    def columns() -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield the covariance of each column, and its information in common with sharpness."""
+        for q, dq in zip(noisy.T, slope.T, strict=True):
+            weighted = proba / q[:, None]
+            yield np.linalg.pinv(proba.T @ weighted, hermitian=True), weighted.T @ dq
+
+    # Of all rows of T, first without and then with their sums fixed to one.
+    of_sums, direction, cross = np.zeros((len(transition),) * 2), [], []
+    for covariance, information in columns():
+        of_sums += covariance
+        direction.append(covariance @ information)
+        cross.append(information)
+    fixed = np.linalg.pinv(of_sums, hermitian=True)
+    shift = fixed @ np.sum(direction, axis=0)
+    variance = np.empty_like(transition)
+    for j, (covariance, _) in enumerate(columns()):
+        variance[:, j] = np.diag(covariance - covariance @ fixed @ covariance)
+        direction[j] = direction[j] - covariance @ shift
+    # What is left of the information on sharpness, once the matrix is fitted too.
+    rest = (slope**2 / noisy).sum() - np.sum(np.multiply(cross, direction))
+    rest = max(rest, _LEAST_INFORMATION)
+    return np.maximum(variance + np.transpose(direction) ** 2 / rest, 0.0)
+
+
+def wilson_interval(
+    estimate: FloatArray, variance: FloatArray, n_rows: FloatArray, confidence: float
+) -> tuple[FloatArray, FloatArray]:
+    r"""Return intervals of probabilities that were counted, but not directly.
+
+    What the variance has over that of a count among `n_rows`, p (1 - p) / n, is due to true labels
+    that nobody saw; it is taken for constant, and the rest for what it is at the end of the
+    interval, as in Wilson's interval, which it is where nothing is missing.
+
+    Parameters
+    ----------
+    estimate, variance : ndarray of shape (true, observed)
+    n_rows : ndarray of shape (true,)
+        Expected number of rows of each true class.
+    confidence : float
+
+    Returns
+    -------
+    lower, upper : ndarray of shape (true, observed)
+    """
+    z2, n = norm.ppf(0.5 + confidence / 2) ** 2, n_rows[:, None]
+    missing = np.maximum(variance - estimate * (1 - estimate) / n, 0.0)
+    a, b = 1 + z2 / n, estimate + z2 / (2 * n)
+    root = np.sqrt(np.maximum(b**2 - a * (estimate**2 - z2 * missing), 0.0))
+    return np.clip((b - root) / a, 0, 1), np.clip((b + root) / a, 0, 1)

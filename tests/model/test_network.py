@@ -1,0 +1,202 @@
+"""The network is built around any hidden layers, and the noise layer comes off."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from sknoisy._model.network import MLP, NoisyLabelNetwork, build_network
+from sknoisy._model.noise_layers import ClassTransition, FeatureTransition
+
+
+class Hidden(nn.Sequential):
+    """One layer of given width."""
+
+    def __init__(self, width, n_features=6):
+        super().__init__(nn.Linear(n_features, width), nn.ReLU())
+
+
+class Constant(nn.Module):
+    """Returns what it was given, whatever the input."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, X):
+        return self.output
+
+
+def width_of_five():
+    return Hidden(5)
+
+
+@pytest.fixture
+def sample():
+    return torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+
+
+def build(module, sample, *, hidden_layer_sizes=(8,), dropout=0.0, **module_params):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_network(
+            module,
+            module_params,
+            sample,
+            3,
+            hidden_layer_sizes=hidden_layer_sizes,
+            dropout=dropout,
+        )
+
+
+def test_mlp_has_the_layers_it_was_asked_for():
+    mlp = MLP(6, (5, 4), dropout=0.5)
+    assert [type(layer) for layer in mlp] == [nn.Flatten] + 2 * [nn.Linear, nn.ReLU, nn.Dropout]
+    assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(5, 6), (4, 5)]
+    assert not any(isinstance(layer, nn.Dropout) for layer in MLP(6, (5,)))
+
+
+def test_mlp_without_hidden_layers_is_the_input():
+    X = torch.ones(3, 2, 2)
+    assert_close(MLP(4, ())(X), X.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "params", "n_hidden"),
+    [
+        (None, {}, 8),
+        (Hidden, {"width": 7}, 7),
+        (width_of_five, {}, 5),
+        (Hidden(4), {}, 4),
+        (nn.LazyLinear, {"out_features": 9}, 9),
+        (nn.Sequential(nn.LazyLinear(3), nn.ReLU()), {}, 3),
+        (nn.Identity(), {}, 6),
+    ],
+    ids=["None", "class", "factory", "instance", "lazy class", "lazy instance", "identity"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_network_is_built_around_any_hidden_layers(module, params, n_hidden, sample, dtype):
+    network = build(module, sample.to(dtype), **params)
+    log_proba, hidden = network(sample.to(dtype))
+    assert network.head.in_features == n_hidden
+    assert hidden.shape == (2, n_hidden)
+    assert log_proba.dtype == dtype
+    assert_close(log_proba.exp().sum(dim=1), torch.ones(2, dtype=dtype))
+    assert not any(isinstance(p, nn.UninitializedParameter) for p in network.parameters())
+
+
+def test_hidden_layer_sizes_and_dropout_describe_the_default_network(sample):
+    network = build(None, sample, hidden_layer_sizes=(5, 4), dropout=0.25)
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25]
+    assert network.head.in_features == 4
+
+
+def test_default_network_flattens_images():
+    assert build(None, torch.zeros(2, 1, 5, 5)).hidden[1].in_features == 25
+
+
+def test_an_instance_is_copied_and_left_as_it_was(sample):
+    hidden = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).train()
+    before = copy.deepcopy(hidden.state_dict())
+    network = build(hidden, sample.double()).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    network(sample.double())[0][:, 0].sum().backward()
+    optimizer.step()
+    assert hidden.training
+    assert all(torch.equal(value, before[name]) for name, value in hidden.state_dict().items())
+    assert not torch.equal(network.hidden[0].weight.float(), hidden[0].weight)
+
+
+def test_the_trial_run_leaves_running_statistics_and_generators_alone(sample):
+    hidden = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(0.5))
+    state = torch.get_rng_state()
+    network = build(hidden, sample + 100)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_close(network.hidden[0].running_mean, torch.zeros(6))
+
+
+def test_same_seed_same_network(sample):
+    first, second = build(None, sample), build(None, sample)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("module", "params", "message"),
+    [
+        (None, {"width": 3}, r"`module` is None: module__width\. The default network is set by"),
+        (Hidden(4), {"width": 3}, "`module` is an instance.*got module__width. Pass the class"),
+        (
+            Hidden,
+            {},
+            r"`module` Hidden could not be built from \(\).*width.*"
+            r"It takes: module__width, module__n_features\.",
+        ),
+        (
+            Hidden,
+            {"width": 3, "depth": 2},
+            r"built from \(module__depth, module__width\).*depth.*It takes: module__width",
+        ),
+        (width_of_five, {"width": 3}, r"`module` width_of_five could not .* no parameters\."),
+        (dict, {}, "must be an nn.Module, a class of one, or .* calling it gave dict"),
+    ],
+    ids=["None", "instance", "missing", "unknown", "factory", "no module"],
+)
+def test_parameters_that_do_not_fit_the_module_are_named(module, params, message, sample):
+    with pytest.raises(ValueError, match=message):
+        build(module, sample, **params)
+
+
+@pytest.mark.parametrize(
+    ("output", "came"),
+    [
+        (torch.zeros(2), r"torch.float32 of \(2,\)"),
+        (torch.zeros(2, 3, 4), r"torch.float32 of \(2, 3, 4\)"),
+        (torch.zeros(3, 4), r"torch.float32 of \(3, 4\)"),
+        (torch.zeros(2, 4, dtype=torch.long), r"torch.int64 of \(2, 4\)"),
+        ((torch.zeros(2, 4), torch.zeros(2)), "tuple"),
+        (None, "NoneType"),
+    ],
+    ids=["1d", "3d", "rows", "integers", "tuple", "None"],
+)
+def test_a_module_that_returns_no_hidden_layer_is_refused(output, came, sample):
+    message = (
+        r"`module` must map a batch of 2 rows to a floating point tensor of shape \(2, n_hidden\)"
+        f"; it returned {came}"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(Constant(output), sample)
+
+
+def test_a_module_for_other_data_is_refused_with_its_cause(sample):
+    message = r"`module` failed on a batch of shape \(2, 6\) and dtype torch.float32: "
+    with pytest.raises(ValueError, match=message) as caught:
+        build(Hidden(4, n_features=5), sample)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("model", ["s", "c"])
+def test_the_noise_layer_leaves_clean_probabilities_alone(model, sample):
+    network = build(None, sample)
+    clean, _ = network(sample)
+    transition = torch.full((3, 3), 0.1) + 0.7 * torch.eye(3)
+    network.noise = (
+        ClassTransition(transition) if model == "s" else FeatureTransition(transition, 8)
+    )
+    noisy_clean, hidden = network(sample)
+    log_transition = network.noise(hidden)
+    assert_close(noisy_clean, clean)
+    assert_close(network.clean_log_proba(sample), clean)
+    assert_close(log_transition.exp(), transition.expand(log_transition.shape))
+    assert log_transition.shape == ((3, 3) if model == "s" else (2, 3, 3))
+
+
+def test_the_noise_layer_goes_with_the_state_of_the_network(sample):
+    network = NoisyLabelNetwork(Hidden(4), 4, 3)
+    assert not any(name.startswith("noise") for name in network.state_dict())
+    network.noise = ClassTransition(torch.full((3, 3), 1 / 3))
+    assert "noise.bias" in network.state_dict()
+    network.noise = None
+    assert not any(name.startswith("noise") for name in network.state_dict())

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from sknoisy._transition.calibration import count_labels, recalibrate, sharpen
+from sknoisy.metrics import transition_matrix_error
+from sknoisy.noise import corrupt_labels, random_transition
+
+T = random_transition(3, 0.4, random_state=1)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Return calibrated clean log-probabilities and labels seen through T."""
+    random = np.random.RandomState(0)
+    log_proba = log_softmax(2 * random.normal(size=(6000, 3)), axis=1)
+    true = (np.exp(log_proba).cumsum(axis=1) < random.uniform(size=(6000, 1))).sum(axis=1)
+    return log_proba, true, corrupt_labels(true, T, random_state=random, classes=range(3))
+
+
+@pytest.mark.parametrize("distortion", [0.4, 1.0, 3.0])
+def test_sharpness_and_noise_are_found_whatever_the_sharpness_was(problem, distortion):
+    log_proba, _, target = problem
+    given = log_softmax(distortion * log_proba, axis=1)
+    found = recalibrate(given, target, np.full((3, 3), 0.1) + 0.7 * np.eye(3))
+    assert found.sharpness == pytest.approx(1 / distortion, rel=0.15)
+    assert transition_matrix_error(found.transition, T) < 0.04
+
+
+def test_start_makes_no_difference(problem):
+    log_proba, _, target = problem
+    starts = np.eye(3), np.full((3, 3), 1 / 3), np.roll(np.eye(3), 1, axis=1)
+    found = [recalibrate(log_proba, target, s, pseudo_count=0.0).transition for s in starts]
+    assert np.ptp(found, axis=0).max() < 0.02
+
+
+def test_mean_posterior_is_the_mean_clean_probability_at_the_optimum(problem):
+    log_proba, _, target = problem
+    found = recalibrate(log_proba, target, T, pseudo_count=0.0)
+    counts = count_labels(found.posterior, target)
+    np.testing.assert_allclose(
+        counts / counts.sum(axis=1, keepdims=True), found.transition, atol=2e-3
+    )
+    assert found.n_parameters == 7
+
+
+def test_posterior_is_calibrated(problem):
+    log_proba, true, target = problem
+    found = recalibrate(log_softmax(3 * log_proba, axis=1), target, T)
+    right = found.posterior[np.arange(len(true)), target]
+    for low in (0.0, 0.25, 0.5, 0.75):
+        rows = (right >= low) & (right < low + 0.25)
+        assert abs(right[rows].mean() - (true == target)[rows].mean()) < 0.05
+
+
+def test_given_noise_is_kept(problem):
+    log_proba, _, target = problem
+    column = np.log(T).T[target]
+    found = sharpen(log_softmax(0.5 * log_proba, axis=1), column)
+    assert found.log_column is column and found.transition is None and found.n_parameters == 1
+    assert found.sharpness == pytest.approx(2.0, rel=0.1)
+
+
+def test_impossible_classes_do_no_harm():
+    log_proba = np.full((90, 2), -np.inf)
+    log_proba[np.arange(90), np.arange(90) // 60] = 0.0
+    found = recalibrate(log_proba, np.arange(90) % 2, np.eye(2), pseudo_count=0.1)
+    assert np.isfinite(found.log_likelihood).all()
+    np.testing.assert_allclose(found.transition, 0.5, atol=0.05)
+
+
+def test_counts_are_those_of_one_hot_products():
+    random = np.random.RandomState(0)
+    proba, target = random.dirichlet(np.ones(4), size=50), random.choice([0, 1, 3], size=50)
+    np.testing.assert_allclose(count_labels(proba, target), proba.T @ np.eye(4)[target])

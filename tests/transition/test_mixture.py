@@ -1,0 +1,198 @@
+"""The noisy mixture: what its EM finds, and what it says of how well it fits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+
+from sknoisy._transition.mixture import fit_noisy_mixture, heaviest_diagonal, recount
+from sknoisy.metrics import transition_matrix_error
+from sknoisy.noise import (
+    corrupt_labels,
+    pair_transition,
+    permutation_transition,
+    random_transition,
+    uniform_transition,
+)
+
+MATRICES = {
+    "none": np.eye(5),
+    "uniform": uniform_transition(5, 0.5),
+    "pair": pair_transition(5, 0.45),
+    "permutation": permutation_transition([1, 0, 3, 4, 2], 0.48),
+    "random": random_transition(5, 0.4, random_state=0),
+    "two classes": np.array([[0.7, 0.3], [0.2, 0.8]]),
+    "thirty classes": pair_transition(30, 0.4),
+}
+
+
+def sample(transition, n_samples=900, distance=6.0, seed=0, share=None):
+    """Draw scores around one centre for each true class, and labels through the noise."""
+    n_classes = len(transition)
+    rng = np.random.default_rng(seed)
+    y = rng.choice(n_classes, n_samples, p=share)
+    scores = distance * np.eye(n_classes)[y] + rng.standard_normal((n_samples, n_classes))
+    classes = np.arange(n_classes)
+    return scores, corrupt_labels(y, transition, classes=classes, random_state=seed), y
+
+
+def nearest(scores):
+    return scores.argmax(axis=1)
+
+
+@pytest.mark.parametrize("transition", MATRICES.values(), ids=MATRICES)
+def test_the_noise_is_found(transition):
+    scores, observed, y = sample(transition, 3000)
+    fit = fit_noisy_mixture(scores, observed, nearest(scores), len(transition))
+    counts = np.array([np.bincount(observed[y == i], minlength=len(transition)) for i in set(y)])
+    drawn = counts / counts.sum(axis=1, keepdims=True)
+    assert transition_matrix_error(drawn, fit.transition) < 0.01
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_part_classes_that_the_scores_blur(seed):
+    # At this distance a sixth of the rows lie nearer to another centre.
+    transition = pair_transition(4, 0.2)
+    scores, observed, _ = sample(transition, 4000, distance=2.0, seed=seed)
+    start = nearest(scores)
+    fit = fit_noisy_mixture(scores, observed, start, 4)
+    counted = np.array([np.bincount(observed[start == i], minlength=4) for i in range(4)])
+    counted = counted / counted.sum(axis=1, keepdims=True)
+    error = transition_matrix_error(transition, fit.transition)
+    assert error < 0.05
+    assert error < transition_matrix_error(transition, counted) / 2
+
+
+def test_classes_are_named_by_the_heaviest_diagonal_whatever_the_start_calls_them():
+    transition = permutation_transition([1, 2, 3, 0], 0.45)
+    scores, observed, _ = sample(transition)
+    first = fit_noisy_mixture(scores, observed, nearest(scores), 4).transition
+    for to in ([1, 2, 3, 0], [3, 2, 1, 0]):
+        found = fit_noisy_mixture(scores, observed, np.array(to)[nearest(scores)], 4).transition
+        assert_allclose(found, first, atol=1e-6)
+
+
+def test_relabelling_the_observed_classes_relabels_the_matrix():
+    scores, observed, _ = sample(random_transition(4, 0.3, random_state=0))
+    to = np.array([2, 0, 3, 1])
+    found = fit_noisy_mixture(scores, observed, nearest(scores), 4).transition
+    moved = fit_noisy_mixture(scores, to[observed], nearest(scores), 4).transition
+    assert_allclose(moved[np.ix_(to, to)], found, atol=1e-9)
+
+
+def test_linear_maps_of_the_scores_change_nothing_without_shrinkage():
+    scores, observed, _ = sample(pair_transition(3, 0.3))
+    mapping = np.random.default_rng(0).standard_normal((3, 3))
+    fits = [
+        fit_noisy_mixture(s, observed, nearest(scores), 3, shrinkage=0.0)
+        for s in (scores, scores @ mapping + 5.0)
+    ]
+    assert_allclose(fits[0].transition, fits[1].transition, atol=1e-5)
+    assert_allclose(fits[0].log_likelihood, fits[1].log_likelihood, atol=1e-5)
+
+
+def test_likelihood_is_that_of_the_labels_given_the_scores():
+    # With centres far apart the true class is certain, and what is left is T[y_t, z_t].
+    scores, observed, y = sample(pair_transition(3, 0.3), distance=30.0)
+    fit = fit_noisy_mixture(scores, observed, nearest(scores), 3)
+    assert_allclose(fit.log_likelihood, np.log(fit.transition[y, observed]).mean(), atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_likelihood_prefers_the_better_start(seed):
+    transition = pair_transition(4, 0.3)
+    scores, observed, y = sample(transition, distance=4.0, seed=seed)
+    merged = np.where(y == 1, 0, y)
+    chance = np.random.default_rng(seed).integers(0, 2, len(y))
+    good = fit_noisy_mixture(scores, observed, nearest(scores), 4)
+    for classes in (merged, chance):
+        poor = fit_noisy_mixture(scores, observed, classes, 4, max_iter=1)
+        errors = [transition_matrix_error(transition, f.transition) for f in (good, poor)]
+        assert errors[0] < errors[1]
+        assert good.log_likelihood > poor.log_likelihood + 0.01
+
+
+def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row():
+    scores, observed, _ = sample(pair_transition(3, 0.3), 300, distance=3.0)
+    weight = np.random.default_rng(0).integers(0, 4, 300)
+    classes = nearest(scores)
+    weighted = fit_noisy_mixture(scores, observed, classes, 3, weight=weight.astype(float))
+    repeated = fit_noisy_mixture(
+        *(np.repeat(a, weight, axis=0) for a in (scores, observed)), np.repeat(classes, weight), 3
+    )
+    assert_allclose(weighted.transition, repeated.transition, atol=1e-9)
+    assert_allclose(weighted.log_likelihood, repeated.log_likelihood, atol=1e-9)
+    unweighted = fit_noisy_mixture(scores, observed, classes, 3)
+    assert np.abs(weighted.transition - unweighted.transition).max() > 1e-3
+
+
+def test_rows_left_out_of_em_can_be_counted_after_it():
+    transition = pair_transition(3, 0.3)
+    scores, observed, _ = sample(transition, 3000, distance=10.0)
+    some = fit_noisy_mixture(scores[:300], observed[:300], nearest(scores[:300]), 3)
+    every = fit_noisy_mixture(scores, observed, nearest(scores), 3)
+    assert_allclose(recount(some, scores, observed), every.transition, atol=1e-6)
+    weight = np.repeat([1.0, 0.0], [300, 2700])
+    counted = recount(some, scores, observed, weight=weight)
+    assert_allclose(counted, some.transition, atol=1e-6)
+
+
+def test_a_class_without_rows_has_a_flat_row():
+    scores, observed, _ = sample(np.eye(3), 200)
+    few = observed != 2
+    fit = fit_noisy_mixture(scores[few], observed[few], nearest(scores[few]), 3)
+    assert_allclose(fit.transition[:2], np.eye(3)[:2], atol=2e-3)
+    assert_allclose(fit.transition[2], 1 / 3, atol=0.05)
+
+
+def test_rare_classes_are_found():
+    transition = pair_transition(4, 0.2)
+    scores, observed, _ = sample(transition, 3000, share=[0.6, 0.28, 0.1, 0.02])
+    fit = fit_noisy_mixture(scores, observed, nearest(scores), 4)
+    assert transition_matrix_error(transition, fit.transition) < 0.06
+
+
+@pytest.mark.parametrize("scores", [np.zeros((60, 3)), np.tile([[0.0, 1.0, 2.0]], (60, 1))])
+def test_scores_without_variety_give_the_shares_of_the_labels(scores):
+    observed = np.arange(60) % 3
+    fit = fit_noisy_mixture(scores, observed, np.zeros(60, dtype=int), 3)
+    assert_allclose(fit.transition, 1 / 3, atol=1e-2)
+    assert_allclose(fit.log_likelihood, np.log(1 / 3), atol=1e-2)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    k=st.integers(2, 6),
+    n=st.integers(2, 40),
+    n_scores=st.integers(1, 4),
+    scale=st.sampled_from([1e-12, 1.0, 1e6]),
+    weighted=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_data_give_a_stochastic_matrix_and_a_likelihood(seed, k, n, n_scores, scale, weighted):
+    rng = np.random.default_rng(seed)
+    scores = scale * rng.standard_normal((n, n_scores))
+    weight = rng.uniform(1e-3, 5.0, n) if weighted else None
+    fit = fit_noisy_mixture(scores, rng.integers(0, k, n), rng.integers(0, k, n), k, weight=weight)
+    assert np.isfinite(fit.transition).all()
+    assert (fit.transition > 0).all()
+    assert_allclose(fit.transition.sum(axis=1), 1.0, atol=1e-12)
+    assert fit.log_likelihood <= 0
+
+
+@given(seed=st.integers(0, 2**31), k=st.integers(2, 5))
+@settings(max_examples=25, deadline=None)
+def test_no_other_order_has_a_heavier_diagonal(seed, k):
+    rng = np.random.default_rng(seed)
+    transition = softmax(2 * rng.standard_normal((k, k)), axis=1)
+    order = heaviest_diagonal(transition)
+    assert_array_equal(np.sort(order), np.arange(k))
+    heaviest = np.trace(transition[order])
+    assert all(heaviest >= np.trace(transition[rng.permutation(k)]) - 1e-12 for _ in range(30))
+
+
+def test_the_cluster_at_each_place_is_the_one_named_after_it():
+    transition = np.array([[0.1, 0.9, 0.0], [0.2, 0.1, 0.7], [0.8, 0.1, 0.1]])
+    assert_array_equal(heaviest_diagonal(transition), [2, 0, 1])

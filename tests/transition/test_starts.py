@@ -1,0 +1,356 @@
+"""The starts find the noise in predictions whose noise is known, and survive poor ones."""
+
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import log_softmax
+
+from sknoisy._transition import starts
+from sknoisy._transition.mixture import NoisyMixture, fit_noisy_mixture
+from sknoisy._transition.starts import (
+    cluster_start,
+    confident_start,
+    confusion_start,
+    hard_start,
+    mixture_start,
+)
+from sknoisy.metrics import transition_matrix_error
+from sknoisy.noise import (
+    corrupt_labels,
+    pair_transition,
+    permutation_transition,
+    random_transition,
+    uniform_transition,
+)
+
+PAPER = [7, 9, 0, 4, 2, 1, 3, 5, 6, 8]
+STARTS = {
+    "confusion": confusion_start,
+    "hard": hard_start,
+    "confident": confident_start,
+    "cluster": partial(cluster_start, random_state=0),
+    "mixture": partial(mixture_start, random_state=0),
+}
+all_starts = pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+from_predictions = pytest.mark.parametrize(
+    "start", [STARTS[n] for n in ("hard", "confident", "cluster", "mixture")], ids=list(STARTS)[1:]
+)
+from_clusters = pytest.mark.parametrize(
+    "start", [STARTS["cluster"], STARTS["mixture"]], ids=["cluster", "mixture"]
+)
+
+
+def ideal(transition, n_samples=1500, jitter=0.2, seed=0, share=None):
+    """Draw what a perfect network says, ``log T[y_t]`` with jitter, and the labels it saw."""
+    n_classes = len(transition)
+    rng = np.random.default_rng(seed)
+    if share is None:
+        y = np.arange(n_samples) % n_classes
+    else:
+        y = np.repeat(np.arange(n_classes), np.round(np.array(share) * n_samples).astype(int))
+    observed = corrupt_labels(
+        y, transition, exact=True, classes=np.arange(n_classes), random_state=seed
+    )
+    log_proba = np.log(np.maximum(transition, 1e-3))[y]
+    log_proba = log_softmax(log_proba + jitter * rng.standard_normal(log_proba.shape), axis=1)
+    return log_proba, observed, y
+
+
+def assert_is_transition(matrix, n_classes):
+    assert matrix.shape == (n_classes, n_classes)
+    assert np.isfinite(matrix).all()
+    assert (matrix >= 0).all()
+    assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-9)
+
+
+# --- What they find -----------------------------------------------------------------------------
+
+MATRICES = {
+    "none": np.eye(10),
+    "uniform": uniform_transition(10, 0.5),
+    "pair": pair_transition(10, 0.45),
+    "permutation": permutation_transition(PAPER, 0.48),
+    "random": random_transition(10, 0.4, random_state=0),
+    "two classes": np.array([[0.7, 0.3], [0.2, 0.8]]),
+    "thirty classes": pair_transition(30, 0.4),
+}
+all_matrices = pytest.mark.parametrize("transition", MATRICES.values(), ids=MATRICES)
+
+
+@from_predictions
+@all_matrices
+def test_the_noise_is_found_in_ideal_predictions(start, transition):
+    jitter = 0.02 if start in (hard_start, confident_start) else 0.2
+    log_proba, observed, _ = ideal(transition, jitter=jitter)
+    assert transition_matrix_error(transition, start(log_proba, observed)) < 0.03
+
+
+@from_clusters
+@pytest.mark.parametrize("rate", [0.46, 0.48, 0.49])
+def test_heavy_noise_is_found_where_the_predicted_class_is_a_coin_toss(start, rate):
+    transition = permutation_transition(PAPER, rate)
+    log_proba, observed, _ = ideal(transition, 3000, jitter=0.3)
+    assert transition_matrix_error(transition, start(log_proba, observed)) < 0.02
+    assert transition_matrix_error(transition, hard_start(log_proba, observed)) > 0.1
+
+
+@all_matrices
+def test_confusion_finds_the_noise_when_the_clean_posterior_is_certain(transition):
+    _, observed, y = ideal(transition)
+    with np.errstate(divide="ignore"):
+        log_proba = np.log(np.eye(len(transition))[y])
+    assert transition_matrix_error(transition, confusion_start(log_proba, observed)) < 0.02
+
+
+@from_clusters
+@pytest.mark.parametrize("seed", range(3))
+def test_clusters_are_named_by_the_heaviest_diagonal(start, seed):
+    # Which cluster comes first is chance; the diagonal says which class it is.
+    transition = permutation_transition(np.roll(np.arange(6), 2), 0.45)
+    log_proba, observed, _ = ideal(transition, 600, seed=seed)
+    found = start(log_proba, observed, random_state=seed)
+    assert transition_matrix_error(transition, found) < 0.02
+
+
+@from_predictions
+def test_relabelling_the_classes_relabels_the_matrix(start):
+    transition = random_transition(5, 0.3, random_state=1)
+    log_proba, observed, _ = ideal(transition, 600)
+    to = np.array([3, 0, 4, 1, 2])
+    moved = np.empty_like(log_proba)
+    moved[:, to] = log_proba
+    found = start(log_proba, observed)
+    assert_allclose(start(moved, to[observed])[np.ix_(to, to)], found, atol=5e-3)
+
+
+@all_starts
+def test_the_order_of_the_rows_does_not_matter(start):
+    log_proba, observed, _ = ideal(pair_transition(4, 0.3), 400)
+    order = np.random.default_rng(0).permutation(400)
+    found = start(log_proba, observed)
+    assert_allclose(start(log_proba[order], observed[order]), found, atol=5e-3)
+
+
+def test_confusion_is_the_formula_of_the_paper():
+    rng = np.random.default_rng(0)
+    log_proba = log_softmax(rng.standard_normal((20, 3)), axis=1)
+    target, weight = rng.integers(0, 3, 20), rng.uniform(0.5, 2.0, 20)
+    for w in (None, weight):
+        expected = np.zeros((3, 3))
+        for t in range(20):
+            for i in range(3):
+                expected[i, target[t]] += np.exp(log_proba[t, i]) * (1.0 if w is None else w[t])
+        expected /= expected.sum(axis=1, keepdims=True)
+        assert_allclose(confusion_start(log_proba, target, w), expected, atol=1e-7)
+
+
+def test_hard_counts_the_predicted_against_the_observed_class():
+    log_proba = np.log([[0.6, 0.4], [0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+    found = hard_start(log_proba, np.array([0, 0, 1, 1]))
+    assert_allclose(found, [[2 / 3, 1 / 3], [0, 1]], atol=1e-7)
+
+
+def test_confident_leaves_out_rows_below_the_mean_of_their_class():
+    proba = np.array([[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
+    target = np.array([0, 0, 1, 1, 1])
+    # Thresholds are (.9 + .5) / 2 = .7 and (.2 + .7 + .9) / 3 = .6: the second row is in doubt.
+    expected = [[1 / 2, 1 / 2], [0, 1]]
+    assert_allclose(confident_start(np.log(proba), target), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("best", range(4))
+def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
+    fits = [
+        NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best), *[np.empty(0)] * 3)
+        for i in range(4)
+    ]
+    remaining = iter(fits)
+    monkeypatch.setattr(starts, "fit_noisy_mixture", lambda *a, **k: next(remaining))
+    log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
+    assert mixture_start(log_proba, observed, random_state=0) is fits[best].transition
+    assert list(remaining) == []
+
+
+def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
+    transition = pair_transition(3, 0.3)
+    log_proba, observed, _ = ideal(transition, 3000)
+    expected = mixture_start(log_proba, observed, random_state=0)
+    sizes = []
+
+    def spy(scores, *args, **kwargs):
+        sizes.append(len(scores))
+        return fit_noisy_mixture(scores, *args, **kwargs)
+
+    monkeypatch.setattr(starts, "_MIXTURE_ROWS", (100, 200))
+    monkeypatch.setattr(starts, "fit_noisy_mixture", spy)
+    weight = np.ones(3000)
+    for weights in (None, weight):
+        found = mixture_start(log_proba, observed, weights, random_state=0)
+        assert_allclose(found, expected, atol=0.01)
+    assert set(sizes) == {200}
+
+
+# --- Weights ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["confusion", "hard", "confident"])
+def test_counts_take_weight_two_for_the_row_twice(name):
+    log_proba, observed, _ = ideal(random_transition(4, 0.3, random_state=0), 100, jitter=1.0)
+    weight = np.random.default_rng(0).integers(1, 4, len(observed))
+    weighted = STARTS[name](log_proba, observed, weight.astype(float))
+    repeated = STARTS[name](np.repeat(log_proba, weight, axis=0), np.repeat(observed, weight))
+    assert_allclose(weighted, repeated, atol=1e-12)
+    assert np.abs(weighted - STARTS[name](log_proba, observed)).max() > 1e-3
+
+
+@all_starts
+def test_the_scale_of_the_weights_does_not_matter_where_it_is_that_of_rows(start):
+    log_proba, observed, _ = ideal(pair_transition(4, 0.3), 400)
+    ones = start(log_proba, observed, np.ones(400))
+    assert_allclose(ones, start(log_proba, observed), atol=1e-9)
+
+
+@all_starts
+def test_rows_of_little_weight_have_little_say(start):
+    transition = pair_transition(4, 0.2)
+    log_proba, observed, y = ideal(transition, 400)
+    with np.errstate(divide="ignore"):
+        certain = np.log(np.eye(4)[y]) if start is confusion_start else log_proba
+    wrong = np.random.default_rng(0).permutation(observed)
+    both = np.r_[certain, certain], np.r_[observed, wrong], np.repeat([1.0, 1e-6], 400)
+    assert transition_matrix_error(transition, start(*both)) < 0.05
+
+
+def test_rows_of_little_weight_do_not_attract_clusters():
+    proba = np.repeat([[0.55, 0.45], [0.45, 0.55], [0.01, 0.99]], 50, axis=0)
+    observed, weight = np.repeat([0, 1, 1], 50), np.repeat([1.0, 1.0, 1e-9], 50)
+    found = cluster_start(np.log(proba), observed, weight, random_state=0)
+    assert_allclose(found, np.eye(2), atol=1e-6)
+
+
+# --- Poor data ----------------------------------------------------------------------------------
+
+
+@all_starts
+def test_a_class_that_is_never_predicted_has_a_row(start):
+    log_proba, observed, _ = ideal(pair_transition(4, 0.3), 400)
+    log_proba[:, 2] = -20.0
+    assert_is_transition(start(log_proba, observed), 4)
+
+
+@all_starts
+def test_a_class_that_is_never_observed_has_a_row_and_a_column(start):
+    log_proba, observed, _ = ideal(pair_transition(4, 0.3), 400)
+    observed[observed == 1] = 0
+    assert_is_transition(start(log_proba, observed), 4)
+
+
+def test_a_class_without_any_prediction_keeps_its_label():
+    log_proba = np.log([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    for start in (hard_start, confident_start):
+        assert_allclose(start(log_proba, np.array([0, 1])), np.eye(3), atol=1e-7)
+
+
+def test_an_empty_cluster_takes_the_name_that_is_left():
+    proba = np.repeat([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]], 40, axis=0)
+    observed = np.repeat([1, 2], 40)
+    for seed in range(5):
+        found = cluster_start(np.log(proba), observed, random_state=seed)
+        assert_allclose(found, np.eye(4), atol=1e-7)
+
+
+@from_predictions
+def test_rare_classes_are_found(start):
+    transition = pair_transition(4, 0.2)
+    log_proba, observed, _ = ideal(transition, 2000, share=[0.5, 0.3, 0.18, 0.02])
+    assert transition_matrix_error(transition, start(log_proba, observed)) < 0.05
+
+
+@all_starts
+@pytest.mark.parametrize(
+    "log_proba",
+    [
+        np.full((60, 3), np.log(1 / 3)),
+        np.tile(np.log([0.98, 0.01, 0.01]), (60, 1)),
+        np.tile(np.log([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), (30, 1)),
+        np.tile([0.0, -80.0, -700.0], (60, 1)),
+        np.where(np.eye(3, dtype=bool)[np.arange(60) % 3], 0.0, -np.inf),
+    ],
+    ids=["uniform", "constant", "two values", "extreme", "certain"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predictions_without_variety_give_a_matrix_and_no_warning(start, log_proba, dtype):
+    observed = np.random.default_rng(0).integers(0, 3, 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = start(log_proba.astype(dtype), observed)
+        weighted = start(log_proba.astype(dtype), observed, np.linspace(0.5, 1.5, 60))
+    assert_is_transition(found, 3)
+    assert_is_transition(weighted, 3)
+
+
+@all_starts
+@pytest.mark.parametrize("n_samples", [3, 7])
+def test_a_handful_of_rows_gives_a_matrix(start, n_samples):
+    log_proba, observed, _ = ideal(pair_transition(3, 0.3), n_samples)
+    assert_is_transition(start(log_proba, observed), 3)
+
+
+@all_starts
+@given(
+    seed=st.integers(0, 2**31),
+    k=st.integers(2, 6),
+    n=st.integers(6, 60),
+    scale=st.sampled_from([0.0, 0.1, 3.0, 200.0]),
+    weighted=st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_any_predictions_give_a_stochastic_matrix(start, seed, k, n, scale, weighted):
+    rng = np.random.default_rng(seed)
+    log_proba = log_softmax(scale * rng.standard_normal((n, k)), axis=1)
+    weight = rng.uniform(1e-3, 5.0, n) if weighted else None
+    assert_is_transition(start(log_proba, rng.integers(0, k, n), weight), k)
+
+
+# --- Randomness, copies and size ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [cluster_start, mixture_start])
+def test_same_seed_same_matrix_and_global_state_untouched(start):
+    log_proba, observed, _ = ideal(pair_transition(5, 0.4), 500, jitter=1.0)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    one = start(log_proba, observed, random_state=3)
+    assert_array_equal(start(log_proba, observed, random_state=3), one)
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@all_starts
+def test_arguments_are_left_as_they_are(start):
+    log_proba, observed, _ = ideal(pair_transition(4, 0.3), 200)
+    given = log_proba, observed, np.linspace(0.5, 1.5, 200)
+    copies = [a.copy() for a in given]
+    start(*given)
+    for mine, theirs in zip(given, copies, strict=True):
+        assert_array_equal(mine, theirs)
+
+
+@from_clusters
+def test_clusters_of_some_rows_serve_all_of_them(start, monkeypatch):
+    transition = pair_transition(5, 0.4)
+    log_proba, observed, _ = ideal(transition, 3000)
+    monkeypatch.setattr(starts, "_MIXTURE_ROWS", (500, 500))
+    assert len(starts._capped_rows(3000, 5, 0)) == 500
+    found = start(log_proba, observed, np.ones(3000))
+    assert transition_matrix_error(transition, found) < 0.01
+
+
+def test_rows_to_cluster_are_capped_by_the_number_of_classes():
+    for n_classes, most in ((2, 20_000), (10, 20_000), (60, 11_111), (1000, 5_000)):
+        rows = starts._capped_rows(100_000, n_classes, 0)
+        assert len(np.unique(rows)) == len(rows) == most
+        assert starts._capped_rows(most, n_classes, 0) == slice(None)
