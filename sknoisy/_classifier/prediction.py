@@ -89,7 +89,9 @@ class PredictionMixin:
         """
         batches = self._batch_log_probas(self._dataset(X))
         noise = self._noise_layer()
-        return torch.cat([noise.noisy_log_proba(*batch).exp() for batch in batches]).numpy()
+        # A logarithm that is rounded up may lie above zero.
+        parts = [noise.noisy_log_proba(*batch).exp().clamp_(max=1) for batch in batches]
+        return torch.cat(parts).numpy()
 
     def predict_transition(self, X: Any) -> np.ndarray:
         """Transition matrix of each sample, ``p(z=j|y=i[,x])``.

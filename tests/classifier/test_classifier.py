@@ -535,7 +535,33 @@ def test_all_probabilities_sum_to_one(model, dtype):
     ):
         assert proba.dtype == np.float64
         assert (proba >= 0).all()
-        assert_allclose(proba.sum(axis=-1), 1.0, atol=1e-6)
+        assert (proba <= 1).all()
+        assert_allclose(proba.sum(axis=-1), 1.0, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"noise_model": None}, {"noise_model": "c", "n_noise_targets": 3}],
+    ids=["s", "plain", "sparse c"],
+)
+@both_types
+def test_probabilities_of_a_thousand_classes_sum_to_one_far_from_the_data(params, dtype):
+    n_classes = 1000
+    X = np.random.RandomState(0).randn(2 * n_classes, 3).astype(dtype)
+    y = np.arange(2 * n_classes) % n_classes
+    params = {"transition_init": "confusion", "max_epochs": 1, "hidden_layer_sizes": (4,), **params}
+    estimator = NoisyLabelClassifier(random_state=0, **params).fit(X, y)
+    far, y = X[:20] * 1e4, y[:20]
+    for proba in (
+        estimator.predict_proba(far),
+        estimator.predict_noisy_proba(far),
+        estimator.predict_transition(far),
+        estimator.label_posterior(far, y),
+        estimator.transition_matrix_,
+    ):
+        assert proba.min() >= 0
+        assert proba.max() <= 1
+        assert_allclose(proba.sum(axis=-1), 1.0, rtol=0, atol=1e-9)
 
 
 @all_models

@@ -142,7 +142,7 @@ def assert_distributions(proba, shape):
     assert np.isfinite(proba).all()
     assert proba.min() >= 0
     assert proba.max() <= 1
-    assert_allclose(proba.sum(axis=-1), 1, atol=1e-6)
+    assert_allclose(proba.sum(axis=-1), 1, rtol=0, atol=1e-9)
 
 
 @given(problems)

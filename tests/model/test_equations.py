@@ -402,6 +402,8 @@ def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, 
                 loss.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
             )
             assert all(gradient.isfinite().all() for gradient in gradients)
+        # In which order a processor sums is its own affair: each term may be rounded once more.
+        rounding = 4 * (n_classes + 4) * torch.finfo(dtype).eps
         for proba in (
             p.exp(),
             T.exp(),
@@ -409,8 +411,8 @@ def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, 
             F.label_posterior(p, T, target),
         ):
             assert proba.min() >= 0
-            assert proba.max() <= 1 + 1e-6
-            assert_close(proba.sum(dim=-1), torch.ones_like(proba[..., 0]), atol=1e-6, rtol=0)
+            assert proba.max() <= 1 + rounding
+            assert (proba.double().sum(dim=-1) - 1).abs().max() <= rounding
 
 
 # --- Weights ------------------------------------------------------------------------------------
