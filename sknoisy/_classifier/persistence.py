@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import warnings
-import zipfile
-from collections.abc import Iterable
-from io import BytesIO
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
+from sknoisy._classifier.archives import ARCHIVE_BEGINS, unpacked
+from sknoisy._classifier.consistency import check_consistent
+from sknoisy._training.net_state import storable
 from sknoisy._version import __version__
 
 _VERSION = "_sknoisy_version"
@@ -27,10 +32,13 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._model.network.MLP",
     "sknoisy._model.network.NoisyLabelNetwork",
     "sknoisy._training.net.NoiseAdaptationNet",
+    "sknoisy._training.net_state.StoredModule",
+    "sknoisy._training.net_state.StoredTensor",
     "sknoisy._training.stream.Stream",
     "sknoisy._model.noise_layers.ClassTransition",
     "sknoisy._model.noise_layers.FeatureTransition",
     "sknoisy._model.noise_layers.SparseFeatureTransition",
+    "torch.device",
     "torch.nn.modules.activation.ReLU",
     "torch.nn.modules.dropout.Dropout",
     "torch.nn.modules.flatten.Flatten",
@@ -47,6 +55,8 @@ class VersionedMixin:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         # The net holds the history as well, and keeps it in less space.
         state = {name: value for name, value in state.items() if name != "history_"}
+        parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
+        state |= {name: storable(value) for name, value in parameters.items() if name in state}
         return state | {_VERSION: __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -60,6 +70,7 @@ class VersionedMixin:
                 ),
                 stacklevel=2,
             )
+        check_consistent(state)
         super().__setstate__(state)  # type: ignore[misc]
         if "net_" in state:
             self.history_ = state["net_"].history
@@ -85,10 +96,19 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
         If skops is not installed.
     OSError
         If the file cannot be written.
+    TypeError
+        If the model is no classifier of this package and holds none.
+    ValueError
+        If it holds what could not be loaded again, such as a lambda.
 
     See Also
     --------
     load_model : Load it again.
+
+    Notes
+    -----
+    Before anything is written the content is loaded once, to see that it can be. A path that is a
+    pipe or a device, such as ``/dev/stdout``, is written to.
 
     Examples
     --------
@@ -104,20 +124,13 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     >>> bool((loaded.predict_proba(X) == classifier.predict_proba(X)).all())
     True
     """
-    content = _skops().dumps(model)
-    path = Path(os.path.realpath(path))
-    written = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with open(written, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, written)
-        os.replace(written, path)
-    except BaseException:
-        written.unlink(missing_ok=True)
-        raise
+    io = _skops()
+    if not _holds_classifier(model):
+        raise TypeError(
+            "`model` must be a NoisyLabelClassifier or an estimator that holds one; got "
+            f"{type(model).__name__}."
+        )
+    _write(_content(io, model), path)
 
 
 def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> Any:
@@ -150,16 +163,14 @@ def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> 
     save_model : Write such a file.
     """
     io = _skops()
-    content = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        content = file.read(len(ARCHIVE_BEGINS))
+        content += file.read() if content == ARCHIVE_BEGINS else b""  # a device may have no end
     known = [*SKOPS_TRUSTED_TYPES, *trusted]
     try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        untrusted = set(io.get_untrusted_types(data=content)).difference(known)
-        if not untrusted:
-            return io.loads(content, trusted=known)
+        checked = unpacked(content, frozenset(SKOPS_TRUSTED_TYPES))
+        untrusted = set(io.get_untrusted_types(data=checked)).difference(known)
+        model = None if untrusted else io.loads(checked, trusted=known)
     except (Warning, MemoryError):
         raise
     except Exception as error:
@@ -167,10 +178,101 @@ def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> 
             f"`path` must be a whole file of `save_model`; {str(path)!r} is truncated, tampered "
             f"with or something else ({type(error).__name__}: {error})."
         ) from error
-    raise ValueError(
-        f"`path` must hold trusted types only; {str(path)!r} holds {', '.join(sorted(untrusted))}. "
-        "Pass those that you know as `trusted`."
-    )
+    if untrusted:
+        raise ValueError(
+            f"`path` must hold trusted types only; {str(path)!r} holds "
+            f"{', '.join(sorted(untrusted))}. Pass those that you know as `trusted`."
+        )
+    if not _holds_classifier(model):
+        raise ValueError(
+            "`path` must be a file of `save_model`, of a NoisyLabelClassifier or of an estimator "
+            f"that holds one; {str(path)!r} holds {type(model).__name__}."
+        )
+    return model
+
+
+def _content(io: ModuleType, model: Any) -> bytes:
+    """Return what the file of a model holds, once it is known that it can be loaded."""
+    try:
+        content = bytes(io.dumps(model))
+        io.loads(content, trusted=io.get_untrusted_types(data=content))
+    except (Warning, MemoryError):
+        raise
+    except Exception as error:
+        named = _unstorable_parameters(io, model)
+        culprits = f", which {', '.join(named)} {'is' if len(named) == 1 else 'are'} not"
+        raise ValueError(
+            "`model` must be made of what can be loaded again: numbers, strings, arrays, modules, "
+            f"and classes and functions that can be imported{culprits if named else ''} "
+            f"({type(error).__name__}: {error}). In the place of a lambda or of something that was "
+            "defined inside a function, pass one that stands in a module."
+        ) from error
+    return content
+
+
+def _unstorable_parameters(io: ModuleType, model: Any) -> list[str]:
+    """Return the names of the parameters of an estimator that cannot be stored."""
+    named = []
+    for name, value in model.get_params().items():
+        if not isinstance(value, str | int | float | BaseEstimator | None):
+            try:
+                content = io.dumps(storable(value))
+                io.loads(content, trusted=io.get_untrusted_types(data=content))
+            except Exception:
+                named.append(f"`{name}`")
+    return named
+
+
+def _holds_classifier(model: Any) -> bool:
+    """Whether a model is an estimator that is or holds a classifier of this package."""
+    if not isinstance(model, BaseEstimator):
+        return False
+    seen: set[int] = set()
+    rest = [model]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, VersionedMixin):
+            return True
+        if id(value) in seen or isinstance(value, str | bytes | type):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            rest += value.values()
+        elif isinstance(value, list | tuple | set) or _of_objects(value):
+            rest += list(value)
+        elif hasattr(value, "__dict__"):
+            rest += vars(value).values()
+    return False
+
+
+def _of_objects(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.hasobject
+
+
+def _write(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a file whole or not at all; what is no file, such as a pipe, is written to."""
+    path = os.fsdecode(path)
+    with suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            with open(path, "wb") as file:
+                file.write(content)
+            return
+    target = Path(os.path.realpath(path))
+    # No longer than the name itself, if that is long: file systems bound its length.
+    written = target.with_name(f".{uuid4().hex}"[: max(12, len(target.name))])
+    file = open(written, "xb")  # noqa: SIM115  what is there already is not ours to take away
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, written)
+        os.replace(written, target)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
 
 
 def _skops() -> ModuleType:

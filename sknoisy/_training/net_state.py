@@ -1,15 +1,76 @@
-"""A trained net as plain objects and arrays, for files."""
+"""Tensors, modules and the history as arrays and plain objects, for files without a pickle."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+# Types that numpy has not, and one of the same size that it has.
+_NOT_IN_NUMPY = {torch.bfloat16: torch.int16}
+
+
+class StoredTensor:
+    """Stands for a tensor in a state: to be rebuilt from it is to be that tensor."""
+
+    stored: list[Any]
+
+    def __new__(cls, *stored: Any) -> Any:
+        return _as_tensor(*stored)
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Return what stands for a tensor."""
+        stand_in = object.__new__(cls)
+        stand_in.stored = _as_array(tensor)
+        return stand_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredTensor, tuple(self.stored)
+
+
+class StoredModule:
+    """Stands for a module in a state: to be rebuilt from it is to be that module, on the CPU."""
+
+    parts: dict[str, Any]
+
+    def __new__(cls, parts: Mapping[str, Any]) -> Any:
+        return put_together(parts, "cpu")
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """Return what stands for a module."""
+        stand_in = object.__new__(cls)
+        stand_in.parts = take_apart(module)
+        return stand_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredModule, (self.parts,)
+
+
+def storable(value: Any) -> Any:
+    """Return a value with something in the place of its tensors and modules that files can hold.
+
+    Looks into lists, tuples and dicts. A value without tensors comes back itself.
+    """
+    if isinstance(value, nn.Module):
+        return StoredModule.of(value)
+    if isinstance(value, Tensor):
+        return StoredTensor.of(value)
+    if type(value) in (list, tuple):
+        items = [storable(item) for item in value]
+        changed = any(new is not old for new, old in zip(items, value, strict=True))
+        return type(value)(items) if changed else value
+    if type(value) is dict:
+        new = {key: storable(item) for key, item in value.items()}
+        return new if any(new[key] is not item for key, item in value.items()) else value
+    return value
 
 
 def take_apart(network: nn.Module) -> dict[str, Any]:
@@ -25,8 +86,9 @@ def take_apart(network: nn.Module) -> dict[str, Any]:
     -------
     dict
         "skeleton": a copy with None for each tensor. "weights": for each parameter and buffer,
-        shared ones once, a list of its names, an array, and None for a buffer or whether
-        the parameter is trained.
+        shared ones once, a list of its names, and its values as `_as_array` returns them.
+        "aliases": for each of them that is in another attribute as well, such as a list of
+        weights, the name of the module, of the attribute, the path in it, and that of the tensor.
     """
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
@@ -34,30 +96,119 @@ def take_apart(network: nn.Module) -> dict[str, Any]:
     for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
         names.setdefault(id(tensor), []).append(name)
         tensors[id(tensor)] = tensor
+    skeleton = copy.deepcopy(network, dict.fromkeys(tensors))
+    for module in skeleton.modules():  # tensors that are attributes, no parameters or buffers
+        vars(module).update({name: storable(value) for name, value in _attributes(module)})
     return {
-        "skeleton": copy.deepcopy(network, dict.fromkeys(tensors)),
-        "weights": [
-            [
-                names[key],
-                tensor.detach().cpu().numpy(),
-                tensor.requires_grad if isinstance(tensor, nn.Parameter) else None,
-            ]
-            for key, tensor in tensors.items()
+        "skeleton": skeleton,
+        "weights": [[names[key], *_as_array(tensor)] for key, tensor in tensors.items()],
+        "aliases": [
+            [owner, attribute, path, names[id(tensor)][0]]
+            for owner, module in network.named_modules()
+            for attribute, value in _attributes(module)
+            for path, tensor in _tensors_in(value)
+            if id(tensor) in names
         ],
     }
 
 
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
+def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return the attributes of a module that torch does not know."""
+    return [(name, value) for name, value in vars(module).items() if name not in _OF_TORCH]
+
+
+def _tensors_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[list[Any], Tensor]]:
+    """Yield the tensors in lists, tuples and dicts, with the keys that lead to them."""
+    if isinstance(value, Tensor):
+        yield list(path), value
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            yield from _tensors_in(item, (*path, i))
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _tensors_in(item, (*path, key))
+
+
+def _with_tensor(value: Any, path: list[Any], tensor: Tensor) -> Any:
+    """Return a value that has a tensor where the path leads."""
+    if not path:
+        return tensor
+    items = dict(value) if isinstance(value, dict) else list(value)
+    items[path[0]] = _with_tensor(items[path[0]], path[1:], tensor)
+    return tuple(items) if isinstance(value, tuple) else items
+
+
 def put_together(parts: Mapping[str, Any], device: str | torch.device) -> nn.Module:
-    """Return the network that `take_apart` took apart, on a device."""
+    """Return the network that `take_apart` took apart, on a device.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not those of the network.
+    """
     network: nn.Module = parts["skeleton"]
-    for names, array, trained in parts["weights"]:
-        tensor = torch.from_numpy(array).to(device)
-        if trained is not None:
-            tensor = nn.Parameter(tensor, requires_grad=trained)
+    for names, *stored in parts["weights"]:
+        tensor = _on_device(_as_tensor(*stored), device)
         for name in names:
             owner, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(owner), attribute, tensor)
+            module = network.get_submodule(owner)
+            slots = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
+            if attribute not in slots:
+                raise ValueError(f"The weights hold {name!r}, which the network has not.")
+            setattr(module, attribute, tensor)
+    for owner, attribute, path, name in parts["aliases"]:
+        module, tensor = network.get_submodule(owner), _named(network, name)
+        vars(module)[attribute] = _with_tensor(vars(module)[attribute], path, tensor)
     return network
+
+
+def _named(network: nn.Module, name: str) -> Tensor:
+    owner, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(network.get_submodule(owner), attribute)
+    return tensor
+
+
+def _as_array(tensor: Tensor) -> list[Any]:
+    """Return an array, None for a buffer or whether a parameter is trained, and a type or None.
+
+    The array is None where a lazy module has not been given its shape.
+    """
+    trained = tensor.requires_grad if isinstance(tensor, nn.Parameter) else None
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        return [None, trained, None]
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if values.dtype in _NOT_IN_NUMPY:
+        name = str(values.dtype).removeprefix("torch.")
+        return [values.view(_NOT_IN_NUMPY[values.dtype]).numpy(), trained, name]
+    return [values.numpy(), trained, None]
+
+
+def _as_tensor(
+    array: np.ndarray | None,
+    trained: bool | None,
+    dtype: str | None = None,
+) -> Tensor:
+    if array is None:
+        return (
+            UninitializedBuffer()
+            if trained is None
+            else UninitializedParameter(requires_grad=trained)
+        )
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if dtype is not None:
+        tensor = tensor.view({str(t).removeprefix("torch."): t for t in _NOT_IN_NUMPY}[dtype])
+    return tensor if trained is None else nn.Parameter(tensor, requires_grad=trained)
+
+
+def _on_device(tensor: Tensor, device: str | torch.device) -> Tensor:
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        return tensor
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor.detach().to(device), requires_grad=tensor.requires_grad)
+    return tensor.to(device)
 
 
 def as_columns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -90,9 +241,21 @@ def _as_block(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def as_rows(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of a table that `as_columns` turned."""
+    """Return the rows of a table that `as_columns` turned.
+
+    Raises
+    ------
+    ValueError
+        If a block says that it has more rows, or fewer, than its columns.
+    """
     rows = []
     for block in blocks:
+        lengths = {len(column) for column in block["columns"].values()}
+        if lengths != {block["n_rows"]}:
+            raise ValueError(
+                f"The history says that {block['n_rows']} epochs are alike; its columns have "
+                f"{sorted(lengths)} rows."
+            )
         columns = {
             key: column.tolist() if isinstance(column, np.ndarray) else column
             for key, column in block["columns"].items()
