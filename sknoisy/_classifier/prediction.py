@@ -18,6 +18,8 @@ from sknoisy._support.memory import check_memory
 from sknoisy._support.random import note_computation
 from sknoisy._training.net import NoiseAdaptationNet
 
+_ELEMENTS_AT_ONCE = 2**22
+
 
 class PredictionMixin:
     """The predictions of an estimator that holds a fitted net."""
@@ -76,6 +78,7 @@ class PredictionMixin:
         log_proba = self._weighted_log_proba(X)
         return (log_proba - log_proba.exp().sum(dim=1, keepdim=True).log()).numpy()
 
+    @torch.no_grad()
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
 
@@ -87,12 +90,13 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        batches = self._batch_log_probas(self._dataset(X))
+        batches = self._batch_outputs(self._dataset(X))
         noise = self._noise_layer()
         # A logarithm that is rounded up may lie above zero.
-        parts = [noise.noisy_log_proba(*batch).exp().clamp_(max=1) for batch in batches]
+        parts = [noise.noisy_log_proba(*batch).exp_().clamp_(max=1) for batch in batches]
         return torch.cat(parts).numpy()
 
+    @torch.no_grad()
     def predict_transition(self, X: Any) -> np.ndarray:
         """Transition matrix of each sample, ``p(z=j|y=i[,x])``.
 
@@ -111,18 +115,22 @@ class PredictionMixin:
             If the matrices of all rows do not fit in memory.
         """
         dataset = self._dataset(X)
-        noise = self._noise_layer()
-        if noise.elements_per_row:
-            check_memory(
-                16 * len(dataset) * len(self.classes_) ** 2,
-                "cpu",
-                f"`predict_transition` of {len(dataset)} rows and {len(self.classes_)} classes",
-                "Call it on fewer rows at a time.",
-            )
-            batches = self._batch_log_probas(dataset)
-            return torch.cat([noise.dense(transition) for _, transition in batches]).numpy()
-        transition = noise.dense(noise().detach().cpu().double()).numpy()
-        return np.broadcast_to(transition, (len(dataset), *transition.shape))
+        noise, n_classes = self._noise_layer(), len(self.classes_)
+        if not noise.depends_on_features:
+            return np.broadcast_to(noise.matrix(), (len(dataset), n_classes, n_classes))
+        check_memory(
+            16 * len(dataset) * n_classes**2,
+            "cpu",
+            f"`predict_transition` of {len(dataset)} rows and {n_classes} classes",
+            "Call it on fewer rows at a time.",
+        )
+        transition, start = np.empty((len(dataset), n_classes, n_classes)), 0
+        for _, hidden in self._batch_outputs(dataset):
+            for rows in hidden.split(max(1, _ELEMENTS_AT_ONCE // n_classes**2)):
+                part = F.floor_transition(noise.transition(rows).cpu().double(), 0.0)
+                transition[start : start + len(part)] = part.numpy()
+                start += len(part)
+        return transition
 
     def label_posterior(self, X: Any, y: Any) -> np.ndarray:
         """Posterior of the true label, given the features and the observed label.
@@ -138,9 +146,10 @@ class PredictionMixin:
         ndarray of shape (n_samples, n_classes)
             Element (t, i) is the probability that the true label of row t is ``classes_[i]``.
         """
-        batches = self._labelled_batches(X, y)
-        return torch.cat([F.label_posterior(*batch) for batch in batches]).numpy()
+        clean_log_proba, log_likelihood = self._label_factors(X, y)
+        return F.label_posterior(torch.from_numpy(clean_log_proba + log_likelihood)).numpy()
 
+    @torch.no_grad()
     def _label_factors(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the logarithms of p(true label | x) and p(observed label | true label[, x]).
 
@@ -148,26 +157,19 @@ class PredictionMixin:
         -------
         clean_log_proba : ndarray of shape (n_samples, true)
             Without class weights.
-        log_column : ndarray of shape (n_samples, true)
+        log_likelihood : ndarray of shape (n_samples, true)
             Element (t, i) is ``log p(z=y[t] | y=i[, x_t])``.
         """
-        factors = [
-            (clean, F.observed_log_column(transition, observed))
-            for clean, transition, observed in self._labelled_batches(X, y)
-        ]
-        clean_log_proba, log_column = (torch.cat(parts) for parts in zip(*factors, strict=True))
-        return clean_log_proba.numpy(), log_column.numpy()
-
-    def _labelled_batches(self, X: Any, y: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield clean log-probabilities, log transition and encoded observed labels."""
         dataset = self._dataset(X)
-        target = torch.from_numpy(
-            validation.encode_labels(validation.check_labels(y, dataset.data), self.classes_)
-        )
-        noise, start = self._noise_layer(), 0
-        for clean, transition in self._batch_log_probas(dataset):
-            yield clean, transition, noise.index(target[start : start + len(clean)])
+        labels = validation.encode_labels(validation.check_labels(y, dataset.data), self.classes_)
+        noise, factors, start = self._noise_layer(), [], 0
+        for clean, hidden in self._batch_outputs(dataset):
+            target = torch.from_numpy(labels[start : start + len(clean)]).to(clean.device)
+            log_likelihood = noise.label_log_likelihood(target, hidden)
+            factors.append((_normalised(clean), log_likelihood.cpu().double()))
             start += len(clean)
+        clean_log_proba, log_likelihood = (torch.cat(parts) for parts in zip(*factors, strict=True))
+        return clean_log_proba.numpy(), log_likelihood.numpy()
 
     def _weighted_log_proba(self, X: Any) -> Tensor:
         """Return logarithms of what sums to one, up to rounding in the type of the network."""
@@ -194,12 +196,18 @@ class PredictionMixin:
         identity = torch.eye(len(self.classes_), dtype=torch.float64)
         return ClassTransition(F.floor_transition(identity, 1e-300), learnable=False)
 
-    def _batch_log_probas(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-probabilities of true label and transition, in float64."""
-        for clean, transition in self.net_.batch_outputs(dataset):
-            if transition is None:
-                transition = self._noise_layer()()
-            yield _without_nan(F.clean_log_proba(clean.double())), transition.double()
+    def _batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield log-probabilities of the true label, and h(x), as `_noise_layer` takes them."""
+        for clean, hidden in self.net_.batch_outputs(dataset):
+            clean = _without_nan(clean)
+            if self.net_.network.noise is None:
+                clean, hidden = clean.cpu().double(), hidden.cpu()
+            yield clean, hidden
+
+
+def _normalised(log_proba: Tensor) -> Tensor:
+    """Return logarithms of probabilities that sum to one, in float64 on the CPU."""
+    return F.clean_log_proba(log_proba.cpu().double())
 
 
 def _without_nan(log_proba: Tensor) -> Tensor:

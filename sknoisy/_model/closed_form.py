@@ -15,9 +15,61 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 
 from sknoisy._model import equations as F
-from sknoisy._model.loss import Objective, has_hooks
+from sknoisy._model.loss import Objective
 from sknoisy._model.network import MLP, NoisyLabelNetwork
 from sknoisy._model.noise_layers import NoiseLayer
+
+
+def backward_pass(
+    network: Any, objective: Objective, noise: NoiseLayer | None
+) -> Callable[..., Tensor]:
+    """Return a function that gives all weights their gradient.
+
+    Parameters
+    ----------
+    network : NoisyLabelNetwork, or one that was compiled
+    objective : Objective
+    noise : NoiseLayer or None
+
+    Returns
+    -------
+    callable
+        Takes a batch of X, and its labels as `Objective.loss` does, and returns the loss.
+    """
+    if objective.volume_penalty or not supports_closed_form(network):
+        return _by_autograd(network, objective, noise)
+    head = network.head
+    layers: DenseLayers | AutogradLayers
+    layers = (DenseLayers if is_dense(network.hidden) else AutogradLayers)(network.hidden)
+    learning = [] if noise is None else noise.learning()
+
+    @torch.no_grad()
+    def backward(X: Tensor, **labels: Tensor) -> Tensor:
+        hidden = layers.forward(X)
+        log_proba = F.clean_log_proba(torch.addmm(head.bias, hidden, head.weight.T))
+        loss, by_clean, by_hidden, by_noise = objective.derivatives(
+            noise, log_proba, hidden, **labels
+        )
+        for parameter, gradient in zip(learning, by_noise, strict=bool(by_noise)):
+            parameter.grad = gradient
+        gradient = F.softmax_gradient(log_proba, by_clean)
+        set_gradients(head, hidden, gradient)
+        gradient = gradient @ head.weight
+        layers.backward(gradient if by_hidden is None else gradient + by_hidden)
+        return loss
+
+    return backward
+
+
+def _by_autograd(
+    network: Any, objective: Objective, noise: NoiseLayer | None
+) -> Callable[..., Tensor]:
+    def backward(X: Tensor, **labels: Tensor) -> Tensor:
+        loss = objective.loss(noise, *network(X), **labels)
+        loss.backward()
+        return loss.detach()
+
+    return backward
 
 
 class DenseLayers:
@@ -26,7 +78,7 @@ class DenseLayers:
     Parameters
     ----------
     hidden : MLP
-        One that `is_dense`.
+        Of a network that `supports_closed_form`.
     """
 
     def __init__(self, hidden: nn.Module) -> None:
@@ -79,76 +131,40 @@ def set_gradients(layer: nn.Linear, inputs: Tensor, gradient: Tensor) -> None:
         layer.bias.grad = gradient.sum(0)
 
 
-def backward_pass(
-    network: Any, objective: Objective, noise: NoiseLayer | None
-) -> Callable[..., Tensor]:
-    """Return a function that gives all weights their gradient.
-
-    Parameters
-    ----------
-    network : NoisyLabelNetwork, or one that was compiled
-    objective : Objective
-    noise : NoiseLayer or None
-
-    Returns
-    -------
-    callable
-        Takes a batch of X, and its labels as `Objective.loss` does, and returns the loss.
-    """
-    most_rows = objective.most_rows(noise) if is_open(network) else 0
-    layers: DenseLayers | AutogradLayers | None = None
-    if most_rows:
-        hidden = network.hidden
-        layers = DenseLayers(hidden) if is_dense(hidden) else AutogradLayers(hidden)
-
-    @torch.no_grad()
-    def by_hand(
-        layers: DenseLayers | AutogradLayers, X: Tensor, labels: dict[str, Tensor]
-    ) -> Tensor:
-        head, hidden = network.head, layers.forward(X)
-        log_proba = F.clean_log_proba(torch.addmm(head.bias, hidden, head.weight.T))
-        loss, share, by_noise = objective.derivatives(noise, log_proba, hidden, **labels)
-        gradient = F.softmax_gradient(log_proba, share)
-        set_gradients(head, hidden, gradient)
-        gradient = gradient @ head.weight
-        layers.backward(gradient if by_noise is None else gradient + by_noise)
-        return loss
-
-    def backward(X: Tensor, **labels: Tensor) -> Tensor:
-        if layers is None or len(X) > most_rows:
-            return objective.backward(noise, *network(X), **labels)
-        return by_hand(layers, X, labels)
-
-    return backward
-
-
-def is_open(network: Any) -> bool:
+def supports_closed_form(network: Any) -> bool:
     """Whether the way from h(x) to the loss is ours: no compiler, hook or mixed precision on it."""
     return (
         type(network) is NoisyLabelNetwork
         and type(network.head) is nn.Linear
-        and not any(_is_heard(part) for part in (network, network.head))
+        and not any(_has_hooks(part) for part in (network, network.head, network.noise))
         and not module._has_any_global_hook()
         and not torch.is_autocast_enabled(network.head.weight.device.type)
     )
 
 
 def is_dense(hidden: nn.Module) -> bool:
-    """Whether hidden layers are the default ones, without dropout, all trained, and unheard."""
+    """Whether hidden layers are the default ones, without dropout, all trained, without hooks."""
     layers = list(hidden.children())
     return (
         type(hidden) is MLP
         and all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
         and all(weight.requires_grad for weight in hidden.parameters())
-        and not any(_is_heard(part) for part in (hidden, *layers))
+        and not any(_has_hooks(part) for part in (hidden, *layers))
     )
 
 
-def _is_heard(part: nn.Module) -> bool:
-    return bool(
+def _has_hooks(part: nn.Module | None) -> bool:
+    """Whether somebody wants to hear of a module, or of a gradient, from autograd.
+
+    torch has no public way to ask.
+    """
+    return part is not None and bool(
         part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks
-        or any(has_hooks(weight) for weight in part.parameters(recurse=False))
+        or any(
+            weight._backward_hooks or weight._post_accumulate_grad_hooks
+            for weight in part.parameters(recurse=False)
+        )
     )

@@ -11,6 +11,7 @@ p(y=i | x; w)                 ``clean_log_proba``         (n, true)
 p(z=j | y=i)                  ``log_transition``          (true, observed)
 p(z=j | y=i, x)               ``log_transition``          (n, true, observed)
 p(z=j | x)                    ``noisy_log_proba``         (n, observed)
+p(z_t | y=i, x_t)             ``label_log_likelihood``    (n, true)
 c_ti                          ``label_posterior``         (n, true)
 theta_ij, update of b_ij      ``expected_transition``     (true, observed)
 L(w, theta)                   ``noisy_log_likelihood``    (n,), one term a row
@@ -112,35 +113,17 @@ def noisy_log_proba(clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
     return torch.logsumexp(clean_log_proba.unsqueeze(-1) + log_transition, dim=-2)
 
 
-def observed_log_joint(clean_log_proba: Tensor, log_transition: Tensor, target: Tensor) -> Tensor:
-    """Joint probability of each true label with the label that was observed.
+def label_log_likelihood(log_transition: Tensor, target: Tensor) -> Tensor:
+    """Probability of the label that was observed given each true label, ``p(z_t | y=i)``.
 
-    ``p(y=i, z=z_t | x_t) = p(y=i | x_t) p(z_t | y=i)``: the column of the transition
-    matrix that belongs to the observed label, without building the other columns.
+    The column of the transition matrix that belongs to the observed label.
 
     Parameters
     ----------
-    clean_log_proba : Tensor of shape (n, true)
     log_transition : Tensor of shape (true, observed) or (n, true, observed)
     target : Tensor of shape (n,) or (n, true)
         Observed labels as column indices. Of shape (n, true) when each true class has columns
         of its own, as in a sparse noise layer.
-
-    Returns
-    -------
-    Tensor of shape (n, true)
-    """
-    return clean_log_proba + observed_log_column(log_transition, target)
-
-
-def observed_log_column(log_transition: Tensor, target: Tensor) -> Tensor:
-    """Probability of the label that was observed given each true label, ``p(z_t | y=i)``.
-
-    Parameters
-    ----------
-    log_transition : Tensor of shape (true, observed) or (n, true, observed)
-    target : Tensor of shape (n,) or (n, true)
-        As for `observed_log_joint`.
 
     Returns
     -------
@@ -154,47 +137,38 @@ def observed_log_column(log_transition: Tensor, target: Tensor) -> Tensor:
     return log_transition.gather(2, index).squeeze(2)
 
 
-def noisy_log_likelihood(
-    clean_log_proba: Tensor, log_transition: Tensor | None, target: Tensor
-) -> Tensor:
+def noisy_log_likelihood(log_joint: Tensor) -> Tensor:
     """Log-likelihood of the observed labels, ``log sum_i p(z_t | y=i, x_t) p(y=i | x_t)``.
 
     Parameters
     ----------
-    clean_log_proba : Tensor of shape (n, true)
-    log_transition : Tensor of shape (true, observed) or (n, true, observed), or None
-        None stands for labels without noise, the identity.
-    target : Tensor of shape (n,) or (n, true)
-        Observed labels as column indices.
+    log_joint : Tensor of shape (n, true)
+        ``log p(y=i, z_t | x_t)``: clean log-probabilities plus `label_log_likelihood`.
 
     Returns
     -------
     Tensor of shape (n,)
         One term a row; their sum is L(w, theta).
     """
-    if log_transition is None:
-        return -functional.nll_loss(clean_log_proba, target, reduction="none")
-    return torch.logsumexp(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
+    return torch.logsumexp(log_joint, dim=-1)
 
 
-def label_posterior(clean_log_proba: Tensor, log_transition: Tensor, target: Tensor) -> Tensor:
+def label_posterior(log_joint: Tensor) -> Tensor:
     """Posterior of the true label given features and observed label, c_ti (the E-step).
 
     ``c_ti = p(y=i | x_t) p(z_t | y=i) / sum_k p(y=k | x_t) p(z_t | y=k)``
 
     Parameters
     ----------
-    clean_log_proba : Tensor of shape (n, true)
-    log_transition : Tensor of shape (true, observed) or (n, true, observed)
-    target : Tensor of shape (n,)
-        Observed labels as column indices.
+    log_joint : Tensor of shape (n, true)
+        ``log p(y=i, z_t | x_t)``: clean log-probabilities plus `label_log_likelihood`.
 
     Returns
     -------
     Tensor of shape (n, true)
         Probabilities, rows sum to one.
     """
-    return functional.softmax(observed_log_joint(clean_log_proba, log_transition, target), dim=-1)
+    return functional.softmax(log_joint, dim=-1)
 
 
 def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +180,7 @@ def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     log_joint : Tensor of shape (n, true)
-        From `observed_log_joint`.
+        ``log p(y=i, z_t | x_t)``.
 
     Returns
     -------
@@ -276,7 +250,7 @@ def feature_logit_gradient(
     share : Tensor of shape (n, true)
         The posterior c_ti times what row t counts in the sum.
     target : Tensor of shape (n,) or (n, true)
-        As for `observed_log_joint`. A label past the last column, one that a sparse layer leaves
+        As for `label_log_likelihood`. A label past the last column, one that a sparse layer leaves
         out, has no part.
     prior : Tensor of shape (true, observed)
         Labels that count in addition, a part of them with each row, as evidence for the start.

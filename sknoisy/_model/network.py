@@ -9,11 +9,17 @@ from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import NoiseLayer
+from sknoisy._model.noise_layers import (
+    ClassTransition,
+    FeatureTransition,
+    NoiseLayer,
+    SparseFeatureTransition,
+)
 
 
 class MLP(nn.Sequential):
@@ -85,6 +91,33 @@ class NoisyLabelNetwork(nn.Module):
     def clean_log_proba(self, X: Tensor) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return F.clean_log_proba(self.head(self.hidden(X)))
+
+    def attach_class_noise(
+        self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
+    ) -> None:
+        """Put the noise layer of the s-model on top, starting from a matrix (true, observed)."""
+        start = self._floored(transition)
+        self._attach(ClassTransition(start, learnable=learnable, n_targets=n_targets))
+
+    def attach_feature_noise(self, transition: np.ndarray, *, n_targets: int | None = None) -> None:
+        """Put the noise layer of the c-model on top, starting from a matrix (true, observed)."""
+        start, n_hidden = self._floored(transition), self.head.in_features
+        if n_targets is None:
+            self._attach(FeatureTransition(start, n_hidden))
+        else:
+            self._attach(SparseFeatureTransition(start, n_hidden, n_targets))
+
+    def let_noise_depend_on_features(self, *, n_targets: int | None = None) -> None:
+        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
+        assert self.noise is not None
+        self.attach_feature_noise(self.noise.matrix(), n_targets=n_targets)
+
+    def _attach(self, noise: NoiseLayer) -> None:
+        self.noise = noise.to(self.head.weight.device)
+
+    def _floored(self, transition: np.ndarray) -> Tensor:
+        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
+        return floored.to(self.head.weight.dtype)
 
 
 def build_network(

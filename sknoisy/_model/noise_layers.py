@@ -1,109 +1,197 @@
-"""The noise layers: thin modules that return logarithms of transition probabilities.
+"""The noise layers: how likely the observed label of a row is, given each true label.
 
-A layer that keeps only some observed classes for each true class, the sparse one of the paper,
-is smaller in every way: its weights, and what it computes of a batch.
+A layer is a likelihood. Whoever uses one sees arrays of shape (n, true) and dense matrices, and
+nothing of how it keeps or computes them: a layer that keeps only some observed classes for each
+true class, the sparse one of the paper, is smaller in every way, and a layer that depends on the
+features takes the rows of a large batch a few at a time.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sknoisy._model import equations as F
 from sknoisy._model.sparse import columns_of_targets, likeliest_targets, unpack, with_outside
+
+_ELEMENTS_AT_ONCE = 2**23
+
+
+class Linearization(NamedTuple):
+    """What a noise layer says of the labels of a batch, and how that changes.
+
+    Attributes
+    ----------
+    log_likelihood : Tensor of shape (n, true)
+        As from `NoiseLayer.label_log_likelihood`.
+    log_prior : callable
+        Returns `NoiseLayer.log_prior`, without a second pass over the batch where that can be.
+    pull_back : callable
+        Takes the derivatives of a loss with respect to the likelihood, a tensor of shape
+        (n, true), and to the prior, a float. Returns those with respect to the parameters that
+        learn, a list in their order, and to `hidden`, a tensor or None if there is none.
+    """
+
+    log_likelihood: Tensor
+    log_prior: Callable[[], Tensor]
+    pull_back: Callable[[Tensor, float], tuple[list[Tensor], Tensor | None]]
 
 
 class NoiseLayer(nn.Module, ABC):
     """What the noise layers have in common.
 
+    A new kind of noise is a subclass with `label_log_likelihood`, `transition` and `log_prior`.
+
     Attributes
     ----------
-    bias : Tensor of shape (true, observed), or (true, n_targets) when it is sparse
-    start : Tensor
-        Where the layer started, probabilities in the shape of what it returns.
+    depends_on_features : bool
+        Whether each row has a matrix of its own.
     """
 
-    bias: Tensor
-    start: Tensor
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return self.bias.shape[0]
-
-    @property
-    def elements_per_row(self) -> int:
-        """How many numbers the layer computes for one row of the data."""
-        return 0
-
-    def index(self, target: Tensor) -> Tensor:
-        """Return where the observed labels stand in what the layer returns.
-
-        Parameters
-        ----------
-        target : Tensor of shape (n,)
-
-        Returns
-        -------
-        Tensor of shape (n,) or (n, true)
-            For `_model.equations.observed_log_joint`.
-        """
-        return target
+    depends_on_features: bool
 
     @abstractmethod
-    def backward(
-        self,
-        log_transition: Tensor,
-        hidden: Tensor,
-        share: Tensor,
-        index: Tensor,
-        prior: Tensor,
-        weight: Tensor | None = None,
-    ) -> Tensor | None:
-        """Give the parameters their gradient, without autograd.
+    def label_log_likelihood(self, labels: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z_t | y=i, x_t)`` for the observed label of each row.
 
         Parameters
         ----------
-        log_transition : Tensor
-            What the layer returned.
+        labels : Tensor of shape (n,)
+            Encoded observed labels.
         hidden : Tensor of shape (n, n_hidden)
-            What it was given.
-        share : Tensor of shape (n, true)
-            The posterior of each row, times what the row counts.
-        index : Tensor of shape (n,) or (n, true)
-            From `index`.
-        prior : Tensor in the shape of `start`
-            Labels that all rows together add as evidence for the start.
-        weight : Tensor of shape (n,), default=None
-            How often each row counts, its part of `prior` too.
+            The last hidden layer h(x); None will do where the noise does not depend on it.
 
         Returns
         -------
-        Tensor of shape (n, n_hidden) or None
-            Gradient with respect to `hidden`, if the layer depends on it.
+        Tensor of shape (n, true)
         """
 
-    def dense(self, log_transition: Tensor) -> Tensor:
-        """Return probabilities of all observed classes from what the layer returned.
+    @abstractmethod
+    def transition(self, hidden: Tensor | None = None) -> Tensor:
+        """Return ``p(z=j | y=i[, x])`` for all observed classes.
+
+        Parameters
+        ----------
+        hidden : Tensor of shape (n, n_hidden)
 
         Returns
         -------
-        Tensor of shape (..., true, observed)
+        Tensor of shape (true, observed), or (n, true, observed)
             Rows sum to one.
         """
-        return F.floor_transition(log_transition.exp(), 0.0)
 
-    def noisy_log_proba(self, clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
-        """Return ``log p(z=j|x)``, shape (n, observed), from what the layer returned."""
-        return F.noisy_log_proba(clean_log_proba, F.class_log_transition(log_transition))
+    @abstractmethod
+    def log_prior(
+        self, hidden: Tensor | None = None, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the log density of the prior around the start of the layer, a scalar.
 
-    def joint_counts(self, proba: Tensor, log_transition: Tensor) -> Tensor:
-        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed), of the c-model."""
-        return torch.einsum("ti,tij->ij", proba, self.dense(log_transition))
+        Parameters
+        ----------
+        hidden : Tensor of shape (n, n_hidden)
+            Where the noise depends on it, the mean over the rows is taken.
+        sample_weight : Tensor of shape (n,), default=None
+        """
+
+    def log_volume(
+        self, hidden: Tensor | None = None, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return ``log |det T|``, a scalar; for the parameters see `log_prior`."""
+        log_volume = F.log_volume(self.transition(hidden))
+        return (log_volume if sample_weight is None else log_volume * sample_weight).mean()
+
+    def noisy_log_proba(self, clean_log_proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z=j|x) = log sum_i p(z=j|y=i[, x]) p(y=i|x)``, shape (n, observed).
+
+        Parameters
+        ----------
+        clean_log_proba : Tensor of shape (n, true)
+        hidden : Tensor of shape (n, n_hidden)
+        """
+        return F.noisy_log_proba(clean_log_proba, self.transition(hidden).log())
+
+    @torch.no_grad()
+    def matrix(self) -> np.ndarray:
+        """Return the one matrix of all rows (true, observed), an array in float64."""
+        return F.floor_transition(self.transition().cpu().double(), 0.0).numpy()
+
+    def maximise(self, counts: Tensor, prior_weight: float) -> None:
+        """Replace the matrix by the likeliest one, the closed form of the M-step of EM.
+
+        Parameters
+        ----------
+        counts : Tensor of shape (true, observed)
+            Soft counts of true against observed classes, in float64.
+        prior_weight : float
+            Weight of `log_prior` next to the log-likelihood of these counts.
+        """
+        raise TypeError(f"The M-step of {type(self).__name__} has no closed form.")
+
+    @torch.no_grad()
+    def joint_counts(self, proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed), as `proba`.
+
+        Parameters
+        ----------
+        proba : Tensor of shape (n, true)
+        hidden : Tensor of shape (n, n_hidden)
+        """
+        transition = self.transition(hidden).to(proba)
+        return torch.einsum("ti,tij->ij", proba, transition.expand(len(proba), -1, -1))
+
+    def linearize(
+        self, labels: Tensor, hidden: Tensor, sample_weight: Tensor | None = None
+    ) -> Linearization:
+        """Return the likelihood, the prior and their derivatives, here by autograd.
+
+        Parameters
+        ----------
+        labels, hidden
+            As for `label_log_likelihood`.
+        sample_weight : Tensor of shape (n,), default=None
+            As for `log_prior`.
+        """
+        with torch.enable_grad():
+            hidden = hidden.detach().requires_grad_()
+            log_likelihood = self.label_log_likelihood(labels, hidden)
+
+        def pull_back(by_likelihood: Tensor, by_prior: float) -> tuple[list[Tensor], Tensor | None]:
+            with torch.enable_grad():
+                outputs, gradients = [log_likelihood], [by_likelihood]
+                if by_prior:
+                    outputs.append(self.log_prior(hidden, sample_weight))
+                    gradients.append(outputs[-1].new_tensor(by_prior))
+            inputs = [hidden, *self.learning()]
+            pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+            if not pairs:
+                return [torch.zeros_like(parameter) for parameter in inputs[1:]], None
+            outputs, gradients = map(list, zip(*pairs, strict=True))
+            found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
+            by_hidden, *by_parameters = found
+            return [
+                torch.zeros_like(parameter) if gradient is None else gradient
+                for parameter, gradient in zip(inputs[1:], by_parameters, strict=True)
+            ], by_hidden
+
+        return Linearization(
+            log_likelihood.detach(), lambda: self.log_prior(hidden, sample_weight), pull_back
+        )
+
+    def learning(self) -> list[nn.Parameter]:
+        """Return the parameters that learn."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, clean_log_proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return `noisy_log_proba`."""
+        return self.noisy_log_proba(clean_log_proba, hidden)
 
 
 class ClassTransition(NoiseLayer):
@@ -120,8 +208,17 @@ class ClassTransition(NoiseLayer):
     n_targets : int or None, default=None
         How many observed classes each true class can turn into, the likeliest in `transition`.
         None is all of them.
+
+    Attributes
+    ----------
+    bias : Tensor of shape (true, observed), or (true, n_targets)
+    start : Tensor of shape (true, observed)
+        Where the layer started, probabilities.
     """
 
+    depends_on_features = False
+    bias: Tensor
+    start: Tensor
     targets: Tensor | None
 
     def __init__(
@@ -135,12 +232,66 @@ class ClassTransition(NoiseLayer):
             self.bias = nn.Parameter(bias)
         else:
             self.register_buffer("bias", bias)
-        start = transition if n_targets is None else self.dense(self.forward().detach())
+        start = transition if n_targets is None else self.transition().detach()
         self.register_buffer("start", start.clone())
+
+    def label_log_likelihood(self, labels: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z_t | y=i)``, shape (n, true); see `NoiseLayer`."""
+        return F.label_log_likelihood(self._log_transition(), labels)
+
+    def transition(self, hidden: Tensor | None = None) -> Tensor:
+        """Return the matrix (true, observed), with zeros for the classes that it leaves out."""
+        transition = self._log_transition().exp()
+        if self.targets is not None:
+            transition = unpack(self._packed(transition), self.targets)
+        return F.floor_transition(transition, 0.0)
+
+    def noisy_log_proba(self, clean_log_proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z=j|x)``, shape (n, observed); see `NoiseLayer`."""
+        log_transition = F.class_log_transition(self._log_transition())
+        return F.noisy_log_proba(clean_log_proba, log_transition)
+
+    def log_prior(
+        self, hidden: Tensor | None = None, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the log density of the prior, of all rows together; see `NoiseLayer`."""
+        return self._log_prior(self._log_transition(), sample_weight)
+
+    def _log_prior(self, log_transition: Tensor, sample_weight: Tensor | None) -> Tensor:
+        log_prior = F.transition_log_prior(log_transition, self.start)
+        return log_prior if sample_weight is None else log_prior * sample_weight.mean()
+
+    def linearize(
+        self, labels: Tensor, hidden: Tensor | None, sample_weight: Tensor | None = None
+    ) -> Linearization:
+        """Return the likelihood, the prior and their derivatives, written down."""
+        log_transition = self._log_transition()
+
+        def pull_back(by_likelihood: Tensor, by_prior: float) -> tuple[list[Tensor], None]:
+            if not self.bias.requires_grad:
+                return [], None
+            counts = self.start * (by_prior / self.n_classes)
+            if sample_weight is not None:
+                counts = counts * sample_weight.mean()
+            gradient = F.class_transition_gradient(by_likelihood, labels, counts)
+            packed = self._packed(log_transition), self._packed(gradient)
+            return [F.softmax_gradient(*packed)], None
+
+        return Linearization(
+            F.label_log_likelihood(log_transition, labels),
+            lambda: self._log_prior(log_transition, sample_weight),
+            pull_back,
+        )
+
+    @torch.no_grad()
+    def maximise(self, counts: Tensor, prior_weight: float) -> None:
+        """Replace the matrix by the likeliest one; see `NoiseLayer`."""
+        prior = self.start.to(counts) * (prior_weight / self.n_classes)
+        self.reset_transition(F.expected_transition(counts + prior).to(self.bias))
 
     @torch.no_grad()
     def reset_transition(self, transition: Tensor) -> None:
-        """Replace the matrix, as the closed-form step of EM does.
+        """Replace the matrix.
 
         Parameters
         ----------
@@ -148,8 +299,13 @@ class ClassTransition(NoiseLayer):
         """
         self.bias.copy_(self._packed(transition).log())
 
-    def forward(self, hidden: Tensor | None = None) -> Tensor:
-        """Return log transition probabilities of shape (true, observed), the same for all rows."""
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.bias.shape[0]
+
+    def _log_transition(self) -> Tensor:
+        """Return logarithms of shape (true, observed); that of 1e-8 for classes left out."""
         log_transition = F.class_log_transition(self.bias)
         if self.targets is None:
             return log_transition
@@ -157,32 +313,8 @@ class ClassTransition(NoiseLayer):
         full = log_transition.new_full((self.n_classes, self.n_classes), outside)
         return full.scatter(1, self.targets, log_transition)
 
-    def backward(
-        self,
-        log_transition: Tensor,
-        hidden: Tensor,
-        share: Tensor,
-        index: Tensor,
-        prior: Tensor,
-        weight: Tensor | None = None,
-    ) -> None:
-        """Give the bias its gradient; for the parameters see `NoiseLayer`."""
-        if self.bias.requires_grad:
-            prior = prior if weight is None else prior * weight.mean()
-            gradient = self._packed(F.class_transition_gradient(share, index, prior))
-            self.bias.grad = F.softmax_gradient(self._packed(log_transition), gradient)
-
-    def dense(self, log_transition: Tensor) -> Tensor:
-        """Return the matrix, with zeros for the classes that it leaves out."""
-        transition = log_transition.exp()
-        if self.targets is not None:
-            transition = unpack(self._packed(transition), self.targets.to(transition.device))
-        return F.floor_transition(transition, 0.0)
-
-    def _packed(self, transition: Tensor) -> Tensor:
-        if self.targets is None:
-            return transition
-        return transition.gather(1, self.targets.to(transition.device))
+    def _packed(self, values: Tensor) -> Tensor:
+        return values if self.targets is None else values.gather(1, self.targets)
 
     def extra_repr(self) -> str:
         """Say how large the layer is and whether it learns."""
@@ -204,7 +336,18 @@ class FeatureTransition(NoiseLayer):
         Where the layer starts; rows sum to one, entries are positive.
     n_hidden : int
         Width of the last hidden layer h(x).
+
+    Attributes
+    ----------
+    bias : Tensor of shape (true, observed)
+    weight : Tensor of shape (true, observed, n_hidden)
+    start : Tensor of shape (true, observed)
+        Where the layer started, probabilities.
     """
+
+    depends_on_features = True
+    bias: Tensor
+    start: Tensor
 
     def __init__(self, transition: Tensor, n_hidden: int) -> None:
         super().__init__()
@@ -212,39 +355,153 @@ class FeatureTransition(NoiseLayer):
         self.bias = nn.Parameter(transition.log())
         self.weight = nn.Parameter(transition.new_zeros(*transition.shape, n_hidden))
 
-    @property
-    def elements_per_row(self) -> int:
-        """How many numbers the layer computes for one row of the data."""
-        return self.bias.numel()
+    def label_log_likelihood(self, labels: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z_t | y=i, x_t)``, shape (n, true); see `NoiseLayer`."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return log transition probabilities of shape (n, true, observed) for a batch of h(x)."""
+        def of_rows(hidden: Tensor, labels: Tensor) -> Tensor:
+            return F.label_log_likelihood(self._log_transition(hidden), self._columns(labels))
+
+        return self._in_parts(of_rows, hidden, labels)
+
+    def transition(self, hidden: Tensor | None = None) -> Tensor:
+        """Return probabilities of shape (n, true, observed); see `NoiseLayer`."""
+        assert hidden is not None
+        return self._unpacked(self._kept(self._log_transition(hidden)))
+
+    def noisy_log_proba(self, clean_log_proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``log p(z=j|x)``, shape (n, observed); see `NoiseLayer`."""
+        return self._in_parts(self._noisy_log_proba, hidden, clean_log_proba)
+
+    def _noisy_log_proba(self, hidden: Tensor, clean_log_proba: Tensor) -> Tensor:
+        log_transition = F.class_log_transition(self._log_transition(hidden))
+        return F.noisy_log_proba(clean_log_proba, log_transition)
+
+    @torch.no_grad()
+    def joint_counts(self, proba: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``; see `NoiseLayer`."""
+
+        def of_rows(hidden: Tensor, proba: Tensor) -> Tensor:
+            kept = self._kept(self._log_transition(hidden).to(proba))
+            return torch.einsum("ti,tij->ij", proba, kept).unsqueeze(0)
+
+        return self._unpacked(self._in_parts(of_rows, hidden, proba).sum(0))
+
+    def log_prior(
+        self, hidden: Tensor | None = None, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean log density of the prior over the rows; see `NoiseLayer`."""
+
+        def of_rows(hidden: Tensor) -> Tensor:
+            return F.transition_log_prior(self._log_transition(hidden), self.start)
+
+        log_prior = self._in_parts(of_rows, hidden)
+        return (log_prior if sample_weight is None else log_prior * sample_weight).mean()
+
+    def log_volume(
+        self, hidden: Tensor | None = None, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean of ``log |det T|`` over the rows; see `NoiseLayer`."""
+
+        def of_rows(hidden: Tensor) -> Tensor:
+            return F.log_volume(self.transition(hidden))
+
+        log_volume = self._in_parts(of_rows, hidden)
+        return (log_volume if sample_weight is None else log_volume * sample_weight).mean()
+
+    def linearize(
+        self, labels: Tensor, hidden: Tensor, sample_weight: Tensor | None = None
+    ) -> Linearization:
+        """Return the likelihood, the prior and their derivatives, written down."""
+        if len(hidden) > self._rows_at_once:
+            return self._linearize_in_parts(labels, hidden, sample_weight)
+        log_transition, columns = self._log_transition(hidden), self._columns(labels)
+        kept = slice(self.bias.shape[1])
+
+        def pull_back(by_likelihood: Tensor, by_prior: float) -> tuple[list[Tensor], Tensor]:
+            counts = self.start[:, kept] * (by_prior / len(self.bias))
+            gradient = F.feature_logit_gradient(
+                log_transition[..., kept], by_likelihood, columns, counts, sample_weight
+            )
+            by_entry = gradient.permute(1, 2, 0).flatten(0, 1)  # as it lies in memory
+            by_parameters = []
+            if self.bias.requires_grad:
+                by_parameters.append(by_entry.sum(1).view_as(self.bias))
+            if self.weight.requires_grad:
+                by_parameters.append((by_entry @ hidden).view_as(self.weight))
+            return by_parameters, by_entry.T @ self.weight.flatten(0, 1)
+
+        def log_prior() -> Tensor:
+            by_row = F.transition_log_prior(log_transition, self.start)
+            return (by_row if sample_weight is None else by_row * sample_weight).mean()
+
+        log_likelihood = F.label_log_likelihood(log_transition, columns)
+        return Linearization(log_likelihood, log_prior, pull_back)
+
+    def _linearize_in_parts(
+        self, labels: Tensor, hidden: Tensor, sample_weight: Tensor | None
+    ) -> Linearization:
+        """Compute what a part of the rows says twice rather than keep it of all of them."""
+
+        def pull_back(by_likelihood: Tensor, by_prior: float) -> tuple[list[Tensor], Tensor]:
+            sums, by_hidden = [], []
+            rows = torch.arange(len(hidden), device=hidden.device).split(self._rows_at_once)
+            for part in rows:
+                weight = None if sample_weight is None else sample_weight[part]
+                by_parameters, by_features = self.linearize(
+                    labels[part], hidden[part], weight
+                ).pull_back(by_likelihood[part], by_prior * len(part) / len(hidden))
+                sums.append(by_parameters)
+                assert by_features is not None
+                by_hidden.append(by_features)
+            total = [torch.stack(parts).sum(0) for parts in zip(*sums, strict=True)]
+            return total, torch.cat(by_hidden)
+
+        return Linearization(
+            self.label_log_likelihood(labels, hidden),
+            lambda: self.log_prior(hidden, sample_weight),
+            pull_back,
+        )
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, _ELEMENTS_AT_ONCE // self.bias.numel())
+
+    def _in_parts(
+        self, of_rows: Callable[..., Tensor], hidden: Tensor | None, *others: Tensor
+    ) -> Tensor:
+        """Compute something of a few rows at a time, and once more for the gradient.
+
+        The transition matrices of a whole large batch are never in memory together.
+        """
+        assert hidden is not None
+        if len(hidden) <= self._rows_at_once:
+            return of_rows(hidden, *others)
+        parts = zip(*(rows.split(self._rows_at_once) for rows in (hidden, *others)), strict=True)
+        if not torch.is_grad_enabled():
+            return torch.cat([of_rows(*part) for part in parts])
+        compute: Any = checkpoint
+        return torch.cat([compute(of_rows, *part, use_reentrant=False) for part in parts])
+
+    # How the matrices are kept
+
+    def _log_transition(self, hidden: Tensor) -> Tensor:
         return F.feature_log_transition(hidden, self.weight, self.bias)
 
-    def backward(
-        self,
-        log_transition: Tensor,
-        hidden: Tensor,
-        share: Tensor,
-        index: Tensor,
-        prior: Tensor,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """Give bias and weight their gradient, and return that of the hidden layer."""
-        kept = slice(self.bias.shape[1])  # without the column for what a sparse layer leaves out
-        gradient = F.feature_logit_gradient(
-            log_transition[..., kept], share, index, prior[:, kept], weight
-        )
-        by_entry = gradient.permute(1, 2, 0).flatten(0, 1)  # as it lies in memory
-        if self.bias.requires_grad:
-            self.bias.grad = by_entry.sum(1).view_as(self.bias)
-        if self.weight.requires_grad:
-            self.weight.grad = (by_entry @ hidden).view_as(self.weight)
-        return by_entry.T @ self.weight.flatten(0, 1)
+    def _columns(self, labels: Tensor) -> Tensor:
+        """Return where the labels stand in what `_log_transition` returns."""
+        return labels
+
+    def _kept(self, log_transition: Tensor) -> Tensor:
+        """Return probabilities of the observed classes that the layer keeps."""
+        return F.floor_transition(log_transition.exp(), 0.0)
+
+    def _unpacked(self, kept: Tensor) -> Tensor:
+        """Spread what belongs to the classes that are kept over all of them."""
+        return kept
 
     def extra_repr(self) -> str:
         """Say how large the layer is."""
-        return f"n_classes={self.n_classes}, n_hidden={self.weight.shape[-1]}"
+        return f"n_classes={len(self.bias)}, n_hidden={self.weight.shape[-1]}"
 
 
 class SparseFeatureTransition(FeatureTransition):
@@ -258,6 +515,13 @@ class SparseFeatureTransition(FeatureTransition):
         Width of the last hidden layer h(x).
     n_targets : int
         How many observed classes each true class can turn into, the likeliest in `transition`.
+
+    Attributes
+    ----------
+    bias : Tensor of shape (true, n_targets)
+    weight : Tensor of shape (true, n_targets, n_hidden)
+    start : Tensor of shape (true, n_targets + 1)
+        The last column stands for the classes that are left out; nothing is expected there.
     """
 
     targets: Tensor
@@ -269,40 +533,22 @@ class SparseFeatureTransition(FeatureTransition):
         super().__init__(packed, n_hidden)
         self.register_buffer("targets", targets)
         self.register_buffer("columns", columns_of_targets(targets))
-        self.start = functional.pad(packed, (0, 1))  # nothing is expected outside
+        self.start = functional.pad(packed, (0, 1))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return log probabilities of shape (n, true, n_targets + 1); the last is for the rest."""
-        return with_outside(super().forward(hidden))
-
-    def index(self, target: Tensor) -> Tensor:
-        """Return the column of each label for each true class, shape (n, true)."""
-        return self.columns.to(target.device)[target]
-
-    def dense(self, log_transition: Tensor) -> Tensor:
-        """Return probabilities of shape (n, true, observed), zero for the classes left out."""
-        return unpack(self._kept(log_transition), self.targets.to(log_transition.device))
-
-    def noisy_log_proba(self, clean_log_proba: Tensor, log_transition: Tensor) -> Tensor:
-        """Return ``log p(z=j|x)``, shape (n, observed), from what the layer returned."""
-        joint = clean_log_proba.exp().unsqueeze(-1) * self._kept(log_transition)
+    def _noisy_log_proba(self, hidden: Tensor, clean_log_proba: Tensor) -> Tensor:
+        kept = self._kept(self._log_transition(hidden))
+        joint = clean_log_proba.exp().unsqueeze(-1) * kept
         observed = joint.new_zeros(clean_log_proba.shape)
-        targets = self.targets.to(joint.device)
-        return observed.index_add_(1, targets.flatten(), joint.flatten(1)).log()
+        return observed.index_add_(1, self.targets.flatten(), joint.flatten(1)).log()
 
-    def joint_counts(self, proba: Tensor, log_transition: Tensor) -> Tensor:
-        """Return ``sum_t p(y=i|x_t) p(z=j|y=i,x_t)``, shape (true, observed)."""
-        packed = torch.einsum("ti,tij->ij", proba, self._kept(log_transition))
-        return unpack(packed, self.targets.to(packed.device))
+    def _log_transition(self, hidden: Tensor) -> Tensor:
+        return with_outside(super()._log_transition(hidden))
+
+    def _columns(self, labels: Tensor) -> Tensor:
+        return self.columns[labels]
 
     def _kept(self, log_transition: Tensor) -> Tensor:
-        return F.floor_transition(log_transition[..., :-1].exp(), 0.0)
+        return super()._kept(log_transition[..., :-1])
 
-
-def feature_transition(
-    transition: Tensor, n_hidden: int, n_targets: int | None
-) -> FeatureTransition:
-    """Return the noise layer of the c-model, a sparse one if it keeps `n_targets` classes."""
-    if n_targets is None:
-        return FeatureTransition(transition, n_hidden)
-    return SparseFeatureTransition(transition, n_hidden, n_targets)
+    def _unpacked(self, kept: Tensor) -> Tensor:
+        return unpack(kept, self.targets.to(kept.device))

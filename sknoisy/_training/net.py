@@ -26,11 +26,9 @@ from sknoisy._data.batches import (
     rows_of_inference,
     shuffled_batches,
 )
-from sknoisy._model import equations as F
 from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective
 from sknoisy._model.network import NoisyLabelNetwork
-from sknoisy._model.noise_layers import ClassTransition, NoiseLayer, feature_transition
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.threads import in_threads_that_pay
 from sknoisy._support.validation import check_losses, check_patterns
@@ -110,31 +108,6 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def trains(self) -> bool:
         """Whether the net has an optimiser; `forget_training` and files drop it."""
         return hasattr(self, "optimizer_")
-
-    def attach(self, noise: NoiseLayer | None) -> None:
-        """Put a noise layer on top of the network, or take it off."""
-        self.network.noise = None if noise is None else noise.to(self.device)
-
-    def attach_class_noise(
-        self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
-    ) -> None:
-        """Put the noise layer of the s-model on top, starting from a matrix (true, observed)."""
-        start = self._floored(transition)
-        self.attach(ClassTransition(start, learnable=learnable, n_targets=n_targets))
-
-    def attach_feature_noise(self, transition: np.ndarray, *, n_targets: int | None = None) -> None:
-        """Put the noise layer of the c-model on top, starting from a matrix (true, observed)."""
-        start, n_hidden = self._floored(transition), self.network.head.in_features
-        self.attach(feature_transition(start, n_hidden, n_targets))
-
-    def _floored(self, transition: np.ndarray) -> Tensor:
-        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
-        return floored.to(self.dtype)
-
-    def log_class_transition(self) -> Tensor:
-        """Log transition probabilities of the s-model, shape (true, observed), on the CPU."""
-        assert isinstance(self.network.noise, ClassTransition)
-        return self.network.noise().detach().cpu()
 
     @in_threads_that_pay
     def train_stage(
@@ -381,8 +354,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Use large batches for inference, unless the user sets their size."""
         if training:
             return super().get_iterator(dataset, training)
-        noise = self.network.noise
-        width = self.network.head.out_features + (0 if noise is None else noise.elements_per_row)
+        width = self.network.head.out_features
         n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         return ordered_batches(self.iterator_valid, dataset, params)
@@ -394,14 +366,11 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     # Inference
 
     @torch.no_grad()
-    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield clean log-probabilities and log transitions of each batch, on the CPU."""
+    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield clean log-probabilities and h(x) of each batch, on the device."""
         self._set_training(False)
-        noise = self.network.noise
         for X, _ in self.get_iterator(dataset):
-            clean_log_proba, hidden = self.infer(X)
-            log_transition = None if noise is None else noise(hidden).cpu()
-            yield clean_log_proba.cpu(), log_transition
+            yield self.infer(X)
 
     @torch.no_grad()
     def clean_log_probas(self, dataset: ArrayDataset) -> Iterator[Tensor]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.training_data import Observations
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import ClassTransition
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._training.net import NoiseAdaptationNet
@@ -94,7 +93,7 @@ class Trainer:
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
         if self.plan.noise_model is None:
-            self.net.attach(None)
+            self.net.network.noise = None
             self._train("baseline")
             return
         if self.net.network.noise is None or not self.plan.learn_transition:
@@ -105,7 +104,8 @@ class Trainer:
         if self.plan.method == "em":
             self._train_em()
             return
-        if isinstance(self.net.network.noise, ClassTransition):
+        noise = self.net.network.noise
+        if noise is not None and not noise.depends_on_features:
             self._train("s")
         if self.plan.noise_model == "c":
             self._attach_feature_noise()
@@ -133,9 +133,8 @@ class Trainer:
     def _transition(self) -> np.ndarray:
         """Return the matrix of the noise layer; only the c-model's depends on the data."""
         noise = self.net.network.noise
-        if isinstance(noise, ClassTransition):
-            return noise.dense(self.net.log_class_transition().double()).numpy()
-        return summarise(self.net, self.data)[1]
+        assert noise is not None
+        return summarise(self.net, self.data)[1] if noise.depends_on_features else noise.matrix()
 
     # The start of the noise layer
 
@@ -193,7 +192,7 @@ class Trainer:
             self._attach_class_noise(start)
             self._train("start", max_epochs=1)
             losses.append(self.net.history[-1, "valid_loss"])
-            self.net.attach(None)
+            self.net.network.noise = None
             self.net.network.load_state_dict(baseline)
         losses[0] -= _CLEARLY_BETTER
         return starts[int(np.argmin(losses))]
@@ -232,17 +231,16 @@ class Trainer:
 
     def _attach_class_noise(self, transition: np.ndarray) -> None:
         learnable = self.plan.learn_transition and self.plan.method == "direct"
-        self.net.attach_class_noise(
+        self.net.network.attach_class_noise(
             transition, learnable=learnable, n_targets=self.plan.n_noise_targets
         )
 
     def _attach_feature_noise(self) -> None:
-        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""
-        if isinstance(self.net.network.noise, ClassTransition):
-            transition = self.net.log_class_transition().exp().numpy()
+        network = self.net.network
+        if network.noise is not None and not network.noise.depends_on_features:
+            network.let_noise_depend_on_features(n_targets=self.plan.n_noise_targets)
             if self.crossed:
                 self._start_over()
-            self.net.attach_feature_noise(transition, n_targets=self.plan.n_noise_targets)
 
     # Expectation maximisation
 
@@ -287,9 +285,12 @@ class Trainer:
         counts : Tensor of shape (true, observed)
             Soft confusion counts under the posterior.
         """
+        noise = self.net.network.noise
+        assert noise is not None
         target, weight = self.data.tensors(self.train_rows)
-        log_transition = self.net.log_class_transition()
-        joint = F.observed_log_joint(self._clean_log_proba(self.train), log_transition, target)
+        with torch.no_grad():
+            log_likelihood = noise.label_log_likelihood(target.to(self.net.device)).cpu()
+        joint = self._clean_log_proba(self.train) + log_likelihood
         evidence = torch.logsumexp(joint, dim=1, keepdim=True)
         rows = slice(None) if self.train_rows is None else torch.from_numpy(self.train_rows)
         posterior[rows] = (joint - evidence).exp()
@@ -298,10 +299,8 @@ class Trainer:
 
     def _m_step_transition(self, counts: Tensor) -> None:
         noise = self.net.network.noise
-        assert isinstance(noise, ClassTransition)
-        prior = self.net.transition_prior * len(self.data) / self.data.n_classes
-        transition = F.expected_transition(counts + prior * noise.start.double().cpu())
-        noise.reset_transition(transition.to(noise.start))
+        assert noise is not None
+        noise.maximise(counts, self.net.transition_prior * len(self.data))
 
     def _hold_out(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the rows to train on and the rows to hold out; None stands for all and none."""

@@ -9,7 +9,6 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.training_data import Observations
-from sknoisy._model.noise_layers import ClassTransition
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._training.net import NoiseAdaptationNet
@@ -130,23 +129,23 @@ def learn_chunk(
     ndarray of shape (true, observed) or None
         Where the noise layer starts, if it starts with these rows.
     """
-    noise = net.network.noise
+    network = net.network
     start = None
     if plan.noise_model is None:
-        net.attach(None)
-    elif noise is None:
+        network.noise = None
+    elif network.noise is None:
         start = stream.find_start(net, data, plan)
-    elif plan.noise_model == "c" and isinstance(noise, ClassTransition):
-        start = net.log_class_transition().exp().numpy()
+    elif plan.noise_model == "c" and not network.noise.depends_on_features:
+        start = network.noise.matrix()
     if start is not None:
         if plan.noise_model == "s":
-            net.attach_class_noise(
+            network.attach_class_noise(
                 start, learnable=plan.learn_transition, n_targets=plan.n_noise_targets
             )
         else:
-            net.attach_feature_noise(start, n_targets=plan.n_noise_targets)
+            network.attach_feature_noise(start, n_targets=plan.n_noise_targets)
     net.train_stage(
-        "baseline" if net.network.noise is None else str(plan.noise_model),
+        "baseline" if network.noise is None else str(plan.noise_model),
         data.dataset(),
         None,
         max_epochs=1,

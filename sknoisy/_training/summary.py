@@ -56,22 +56,22 @@ def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, 
     joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
     start = 0
     noise = net.network.noise
-    for clean_log_proba, log_transition in net.batch_outputs(data.dataset()):
-        proba = clean_log_proba.double().exp()
+    for clean_log_proba, hidden in net.batch_outputs(data.dataset()):
+        proba = clean_log_proba.cpu().double().exp()
         if weight is not None:
             proba = proba * weight[start : start + len(proba), None]
         prior += proba.sum(dim=0)
-        if noise is not None and log_transition is not None and noise.elements_per_row:
-            joint += noise.joint_counts(proba, log_transition.double())
+        if noise is not None and noise.depends_on_features:
+            joint += noise.joint_counts(proba, hidden)
         start += len(proba)
     check_no_nan(net, prior)
     if noise is None:
-        transition = torch.eye(data.n_classes, dtype=torch.float64)
-    elif noise.elements_per_row:
-        transition = F.expected_transition(joint, smallest=0.0)
+        transition = np.eye(data.n_classes)
+    elif noise.depends_on_features:
+        transition = F.expected_transition(joint, smallest=0.0).numpy()
     else:
-        transition = noise.dense(net.log_class_transition().double())
-    return (prior / prior.sum()).numpy(), transition.numpy()
+        transition = noise.matrix()
+    return (prior / prior.sum()).numpy(), transition
 
 
 def check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:

@@ -61,7 +61,6 @@ FITS: dict[str, dict[str, Any]] = {
     "c, held out": {"noise_model": "c", "early_stopping": True},
     "c, weights": {"noise_model": "c", "weight": WEIGHT},
     "c, sparse": {"noise_model": "c", "n_noise_targets": 3},
-    "c, sparse, volume": {"noise_model": "c", "n_noise_targets": 3, "volume_penalty": 0.1},
     "em": {"method": "em"},
     "em, weights": {"method": "em", "weight": WEIGHT, "early_stopping": True},
     "em, sparse": {"method": "em", "n_noise_targets": 3},

@@ -1,7 +1,5 @@
 """The passes of the default network that are written down, against autograd."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch.testing import assert_close
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._model import closed_form
-from sknoisy._model.closed_form import backward_pass, is_dense, is_open
+from sknoisy._model.closed_form import backward_pass, is_dense, supports_closed_form
 from sknoisy._model.loss import Objective
 from sknoisy._model.network import MLP, NoisyLabelNetwork
 
@@ -30,9 +28,10 @@ def step(made, noise, objective, X, target, extras, how):
         loss = objective.loss(noise, *made(X), target, **extras)
         loss.backward()
     else:
+        made.noise = noise
         loss = backward_pass(made, objective, noise)(X, target=target, **extras)
-    parts = [part for part in (made, noise) if part is not None]
-    return loss.detach(), [weight.grad for part in parts for weight in part.parameters()]
+    made.noise = noise
+    return loss.detach(), [weight.grad for weight in made.parameters()]
 
 
 def assert_the_same(one, other):
@@ -94,21 +93,27 @@ def test_frozen_weights_get_no_gradient_and_the_others_theirs(which):
     assert_the_same(*found)
 
 
-@pytest.mark.parametrize("name", ["s", "c"])
-def test_a_parameter_that_is_frozen_gets_no_gradient(name):
-    noise = layer(name)
-    noise.bias.requires_grad_(False)
-    logits, hidden, target, _ = batch()
-    with torch.no_grad():
-        Objective().derivatives(noise, torch.log_softmax(logits, 1), hidden, target)
-    assert noise.bias.grad is None
+@pytest.mark.parametrize("name", ["s", "c", "sparse c"])
+@pytest.mark.parametrize("which", ["bias", "weight"])
+def test_a_parameter_of_the_noise_layer_that_is_frozen_gets_no_gradient(name, which):
+    X, target = torch.randn(N, 3, dtype=torch.float64), batch()[2]
+    found = []
+    for way in ("autograd", "by hand"):
+        noise = layer(name)
+        parameters = dict(noise.named_parameters())
+        if which not in parameters:
+            pytest.skip("the s-model has no weights")
+        parameters[which].requires_grad_(False)
+        found.append(step(network(), noise, Objective(0.5), X, target, {}, way))
+        assert parameters[which].grad is None
+    assert_the_same(*found)
 
 
 def test_a_fit_is_the_same_by_hand_and_by_autograd(monkeypatch):
     X, y = make_blobs(200, 4, centers=3, cluster_std=2.0, random_state=0)
     for model in ("s", "c"):
         found = []
-        for left_out in ((), ("is_dense",), ("is_dense", "is_open")):
+        for left_out in ((), ("is_dense",), ("is_dense", "supports_closed_form")):
             for name in left_out:
                 monkeypatch.setattr(closed_form, name, lambda part: False)
             fitted = NoisyLabelClassifier(noise_model=model, max_epochs=8, random_state=0).fit(X, y)
@@ -120,7 +125,7 @@ def test_a_fit_is_the_same_by_hand_and_by_autograd(monkeypatch):
 
 def test_the_default_network_is_trained_by_hand():
     for made in (network(), network(())):
-        assert is_open(made)
+        assert supports_closed_form(made)
         assert is_dense(made.hidden)
 
 
@@ -150,7 +155,7 @@ def test_who_changes_or_watches_hidden_layers_gets_autograd_for_them(change):
     made = network()
     change(made)
     assert not is_dense(made.hidden)
-    assert is_open(made)
+    assert supports_closed_form(made)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_who_changes_or_watches_hidden_layers_gets_autograd_for_them(change):
 def test_who_changes_or_watches_the_network_gets_autograd(change):
     made = network()
     change(made)
-    assert not is_open(made)
+    assert not supports_closed_form(made)
 
 
 def test_dropout_is_left_to_autograd():
@@ -175,25 +180,34 @@ def test_dropout_is_left_to_autograd():
 
 def test_mixed_precision_is_left_to_autograd():
     with torch.autocast("cpu"):
-        assert not is_open(network())
+        assert not supports_closed_form(network())
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_a_compiled_network_is_left_to_its_compiler():
-    assert not is_open(torch.compile(network()))
+    assert not supports_closed_form(torch.compile(network()))
 
 
 def test_global_hooks_are_heard():
     handle = nn.modules.module.register_module_forward_hook(hook)
     try:
-        assert not is_open(network())
+        assert not supports_closed_form(network())
     finally:
         handle.remove()
 
 
-def test_a_noise_layer_with_a_hook_is_left_to_autograd():
-    noise, objective = layer("s"), Objective()
-    plain = copy.deepcopy(noise)
-    noise.bias.register_hook(hook)
-    assert objective.most_rows(noise) == 0
-    assert objective.most_rows(plain) > N
+@pytest.mark.parametrize("watch", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_noise_layer_with_a_hook_is_left_to_autograd(watch):
+    made = network()
+    made.noise = layer("s")
+    assert supports_closed_form(made)
+    getattr(made.noise.bias, watch)(hook)
+    assert not supports_closed_form(made)
+
+
+def test_the_volume_is_left_to_autograd():
+    X, target = torch.randn(N, 3, dtype=torch.float64), batch()[2]
+    objective = Objective(0.5, volume_penalty=0.3)
+    assert_the_same(
+        *(step(network(), layer("s"), objective, X, target, {}, way) for way in ("autograd", ""))
+    )

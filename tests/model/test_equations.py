@@ -52,6 +52,18 @@ class Problem:
         return self.class_transition if kind == "s" else self.feature_transition
 
 
+def log_joint(clean, log_transition, target):
+    return clean + F.label_log_likelihood(log_transition, target)
+
+
+def likelihood(clean, log_transition, target):
+    return F.noisy_log_likelihood(log_joint(clean, log_transition, target))
+
+
+def posterior_of(clean, log_transition, target):
+    return F.label_posterior(log_joint(clean, log_transition, target))
+
+
 both_models = pytest.mark.parametrize("kind", ["s", "c"])
 
 
@@ -100,12 +112,10 @@ def test_every_equation_agrees_with_loops(kind, n_rows):
     assert_close(p.exp(), as_tensor(clean, dtype=torch.float64), **close)
     assert_close(T.exp().expand(n_rows, k, k), as_tensor(transition, dtype=torch.float64), **close)
     assert_close(F.noisy_log_proba(p, T).exp(), as_tensor(noisy, dtype=torch.float64), **close)
-    assert_close(
-        F.observed_log_joint(p, T, z).exp(), as_tensor(joint, dtype=torch.float64), **close
-    )
-    likelihood = as_tensor([sum(row) for row in joint], dtype=torch.float64)
-    assert_close(F.noisy_log_likelihood(p, T, z).exp(), likelihood, **close)
-    c = F.label_posterior(p, T, z)
+    assert_close(log_joint(p, T, z).exp(), as_tensor(joint, dtype=torch.float64), **close)
+    evidence = as_tensor([sum(row) for row in joint], dtype=torch.float64)
+    assert_close(likelihood(p, T, z).exp(), evidence, **close)
+    c = posterior_of(p, T, z)
     assert_close(c, as_tensor(posterior, dtype=torch.float64), **close)
     soft_counts = F.soft_counts(c, z, k)
     assert_close(soft_counts, as_tensor(counts, dtype=torch.float64), **close)
@@ -150,11 +160,9 @@ def test_gradient_of_the_likelihood_is_the_posterior_weighted_form(seed, k, n, k
         leaf.requires_grad_()
     p, T, z = problem.clean, problem.transition(kind), problem.target
     observed = T[:, z].T if kind == "s" else T[problem.rows, :, z]
-    posterior = F.label_posterior(p, T, z).detach()
+    posterior = posterior_of(p, T, z).detach()
 
-    of_likelihood = torch.autograd.grad(
-        F.noisy_log_likelihood(p, T, z).sum(), leaves, retain_graph=True
-    )
+    of_likelihood = torch.autograd.grad(likelihood(p, T, z).sum(), leaves, retain_graph=True)
     of_expectation = torch.autograd.grad((posterior * (p + observed)).sum(), leaves)
     assert_close(of_likelihood, of_expectation)
 
@@ -165,8 +173,8 @@ def test_gradient_in_the_logits_is_posterior_minus_prior(seed, k, n):
     problem = Problem(seed, k, n)
     problem.logits.requires_grad_()
     p, T, z = problem.clean, problem.class_transition, problem.target
-    (gradient,) = torch.autograd.grad(F.noisy_log_likelihood(p, T, z).sum(), problem.logits)
-    assert_close(gradient, (F.label_posterior(p, T, z) - p.exp()).detach())
+    (gradient,) = torch.autograd.grad(likelihood(p, T, z).sum(), problem.logits)
+    assert_close(gradient, (posterior_of(p, T, z) - p.exp()).detach())
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
@@ -174,7 +182,7 @@ def test_gradient_in_the_logits_is_posterior_minus_prior(seed, k, n):
 def test_gradients_agree_with_finite_differences(kind, n_rows):
     problem = Problem(1, n_rows=n_rows)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_posterior(p, T, z)
+    posterior = posterior_of(p, T, z)
     invertible = 0.1 + 0.2 * T.exp() + 0.5 * torch.eye(problem.n_classes)
     weight = problem.sample_weight
     cases = {
@@ -182,10 +190,9 @@ def test_gradients_agree_with_finite_differences(kind, n_rows):
         F.class_log_transition: [problem.bias],
         F.feature_log_transition: [problem.hidden, problem.weight, problem.bias],
         F.noisy_log_proba: [p, T],
-        (lambda p, T: F.observed_log_joint(p, T, z)): [p, T],
-        (lambda p, T: F.noisy_log_likelihood(p, T, z)): [p, T],
-        (lambda p: F.noisy_log_likelihood(p, None, z)): [p],
-        (lambda p, T: F.label_posterior(p, T, z)): [p, T],
+        (lambda p, T: log_joint(p, T, z)): [p, T],
+        (lambda p, T: likelihood(p, T, z)): [p, T],
+        (lambda p, T: posterior_of(p, T, z)): [p, T],
         F.soft_target_log_likelihood: [p, posterior],
         (lambda c, w: F.soft_counts(c, z, problem.n_classes, w)): [posterior, weight],
         F.expected_transition: [F.soft_counts(posterior, z, problem.n_classes) + 0.1],
@@ -207,10 +214,9 @@ def test_with_the_identity_noisy_equals_clean(seed, k, n):
     p, z = problem.clean, problem.target
     identity = torch.eye(k, dtype=torch.float64).log()
     assert_close(F.noisy_log_proba(p, identity), p)
-    assert_close(F.noisy_log_likelihood(p, identity, z), p[problem.rows, z])
-    assert_close(F.noisy_log_likelihood(p, None, z), p[problem.rows, z])
+    assert_close(likelihood(p, identity, z), p[problem.rows, z])
     one_hot = torch.nn.functional.one_hot(z, k).double()
-    assert_close(F.label_posterior(p, identity, z), one_hot)
+    assert_close(posterior_of(p, identity, z), one_hot)
 
 
 @given(seed=seeds, k=class_counts, n=row_counts)
@@ -218,7 +224,7 @@ def test_with_the_identity_noisy_equals_clean(seed, k, n):
 def test_with_a_uniform_matrix_the_posterior_is_the_prior(seed, k, n):
     problem = Problem(seed, k, n)
     uniform = F.class_log_transition(torch.zeros(k, k, dtype=torch.float64))
-    assert_close(F.label_posterior(problem.clean, uniform, problem.target), problem.clean.exp())
+    assert_close(posterior_of(problem.clean, uniform, problem.target), problem.clean.exp())
     noisy = F.noisy_log_proba(problem.clean, uniform)
     assert_close(noisy, torch.full_like(noisy, -math.log(k)))
 
@@ -232,8 +238,8 @@ def test_the_c_model_with_zero_weights_is_the_s_model(seed, k, n):
     s, c = problem.class_transition, problem.feature_transition
     assert_close(c, s.expand(n, k, k))
     assert_close(F.noisy_log_proba(p, c), F.noisy_log_proba(p, s))
-    assert_close(F.noisy_log_likelihood(p, c, z), F.noisy_log_likelihood(p, s, z))
-    assert_close(F.label_posterior(p, c, z), F.label_posterior(p, s, z))
+    assert_close(likelihood(p, c, z), likelihood(p, s, z))
+    assert_close(posterior_of(p, c, z), posterior_of(p, s, z))
 
 
 @given(seed=seeds, k=class_counts, n=row_counts, kind=st.sampled_from("sc"))
@@ -250,13 +256,11 @@ def test_relabelling_the_true_classes_commutes_with_every_equation(seed, k, n, k
     assert_close(relabelled_p, p[:, order])
     assert_close(relabelled_T, T[..., order, :])
     assert_close(F.noisy_log_proba(relabelled_p, relabelled_T), F.noisy_log_proba(p, T))
-    assert_close(
-        F.noisy_log_likelihood(relabelled_p, relabelled_T, z), F.noisy_log_likelihood(p, T, z)
-    )
-    joint = F.observed_log_joint(relabelled_p, relabelled_T, z)
-    assert_close(joint, F.observed_log_joint(p, T, z)[:, order])
-    posterior = F.label_posterior(p, T, z)
-    relabelled = F.label_posterior(relabelled_p, relabelled_T, z)
+    assert_close(likelihood(relabelled_p, relabelled_T, z), likelihood(p, T, z))
+    joint = log_joint(relabelled_p, relabelled_T, z)
+    assert_close(joint, log_joint(p, T, z)[:, order])
+    posterior = posterior_of(p, T, z)
+    relabelled = posterior_of(relabelled_p, relabelled_T, z)
     assert_close(relabelled, posterior[:, order])
     counts = F.soft_counts(posterior.exp(), z, k)
     relabelled_counts = F.soft_counts(relabelled.exp(), z, k)
@@ -284,11 +288,9 @@ def test_relabelling_the_observed_classes_commutes_with_every_equation(seed, k, 
 
     assert_close(relabelled_T, T[..., order])
     assert_close(F.noisy_log_proba(p, relabelled_T), F.noisy_log_proba(p, T)[:, order])
-    assert_close(
-        F.noisy_log_likelihood(p, relabelled_T, relabelled_z), F.noisy_log_likelihood(p, T, z)
-    )
-    posterior = F.label_posterior(p, T, z)
-    assert_close(F.label_posterior(p, relabelled_T, relabelled_z), posterior)
+    assert_close(likelihood(p, relabelled_T, relabelled_z), likelihood(p, T, z))
+    posterior = posterior_of(p, T, z)
+    assert_close(posterior_of(p, relabelled_T, relabelled_z), posterior)
     counts = F.soft_counts(posterior.exp(), z, k)
     relabelled_counts = F.soft_counts(posterior.exp(), relabelled_z, k)
     assert_close(relabelled_counts, counts[:, order])
@@ -305,7 +307,7 @@ def test_relabelling_the_observed_classes_commutes_with_every_equation(seed, k, 
 def test_rows_sum_to_one(seed, k, n, kind):
     problem = Problem(seed, k, n)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_posterior(p, T, z)
+    posterior = posterior_of(p, T, z)
     transition = F.expected_transition(F.soft_counts(posterior, z, k))
     for proba in (p.exp(), T.exp(), F.noisy_log_proba(p, T).exp(), posterior, transition):
         assert_close(proba.sum(dim=-1), torch.ones(proba.shape[:-1], dtype=torch.float64))
@@ -316,7 +318,7 @@ def test_rows_sum_to_one(seed, k, n, kind):
 def test_likelihood_is_the_observed_column_of_the_noisy_probabilities(seed, k, n, kind):
     problem = Problem(seed, k, n)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    assert_close(F.noisy_log_likelihood(p, T, z), F.noisy_log_proba(p, T)[problem.rows, z])
+    assert_close(likelihood(p, T, z), F.noisy_log_proba(p, T)[problem.rows, z])
 
 
 @both_models
@@ -327,13 +329,12 @@ def test_a_batch_of_one_keeps_its_axis(kind):
     for per_class in (
         p,
         F.noisy_log_proba(p, T),
-        F.observed_log_joint(p, T, z),
-        F.label_posterior(p, T, z),
+        log_joint(p, T, z),
+        posterior_of(p, T, z),
     ):
         assert per_class.shape == (1, 3)
     for per_row in (
-        F.noisy_log_likelihood(p, T, z),
-        F.noisy_log_likelihood(p, None, z),
+        likelihood(p, T, z),
         F.soft_target_log_likelihood(p, p.exp()),
     ):
         assert per_row.shape == (1,)
@@ -349,10 +350,9 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(size, dtype, kind):
     for leaf in leaves:
         leaf.mul_(size).requires_grad_()
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = F.label_posterior(p, T, z)
+    posterior = posterior_of(p, T, z)
     values = [
-        F.noisy_log_likelihood(p, T, z),
-        F.noisy_log_likelihood(p, None, z),
+        likelihood(p, T, z),
         F.noisy_log_proba(p, T),
         posterior,
         F.soft_target_log_likelihood(p, posterior.exp()),
@@ -388,12 +388,13 @@ def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, 
     layers = [ClassTransition(start), FeatureTransition(start, 2)]
     hidden = torch.empty(6, 2, dtype=dtype).uniform_(-1e4, 1e4, generator=generator)
     for layer in layers if n_classes < 1000 else layers[:1]:
-        p, T = F.clean_log_proba(logits), layer(hidden)
+        p = F.clean_log_proba(logits)
+        joint = p + layer.label_log_likelihood(target, hidden)
         losses = [
-            F.noisy_log_likelihood(p, T, target),
-            F.soft_target_log_likelihood(p, F.label_posterior(p, T, target)),
-            F.transition_log_prior(T, layer.start),
-            F.log_volume(T),
+            F.noisy_log_likelihood(joint),
+            F.soft_target_log_likelihood(p, F.label_posterior(joint)),
+            layer.log_prior(hidden),
+            layer.log_volume(hidden),
         ]
         leaves = [logits, *layer.parameters()]
         for loss in losses:
@@ -406,9 +407,9 @@ def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, 
         rounding = 4 * (n_classes + 4) * torch.finfo(dtype).eps
         for proba in (
             p.exp(),
-            T.exp(),
-            F.noisy_log_proba(p, T).exp(),
-            F.label_posterior(p, T, target),
+            layer.transition(hidden),
+            layer.noisy_log_proba(p, hidden).exp(),
+            F.label_posterior(joint),
         ):
             assert proba.min() >= 0
             assert proba.max() <= 1 + rounding
@@ -460,7 +461,7 @@ def test_m_step_with_one_hot_responsibilities_is_the_normalised_table_of_counts(
 def test_m_step_maximises_the_expected_likelihood(seed, k, n):
     problem = Problem(seed, k, n)
     z = problem.target
-    posterior = F.label_posterior(problem.clean, problem.class_transition, z)
+    posterior = posterior_of(problem.clean, problem.class_transition, z)
     counts = F.soft_counts(posterior, z, k)
     best = F.expected_transition(counts)
 
@@ -495,7 +496,7 @@ def test_em_on_a_convex_problem_never_lowers_the_likelihood(seed):
         return F.clean_log_proba(design @ coefficients)
 
     def objective(coefficients, transition):
-        fit = F.noisy_log_likelihood(clean(coefficients), transition, z).sum()
+        fit = likelihood(clean(coefficients), transition, z).sum()
         return (fit - ridge * coefficients.square().sum()).item()
 
     def fit_network(posterior, coefficients):
@@ -514,7 +515,7 @@ def test_em_on_a_convex_problem_never_lowers_the_likelihood(seed):
 
     values = [objective(coefficients, transition)]
     for _ in range(25):
-        posterior = F.label_posterior(clean(coefficients), transition, z)
+        posterior = posterior_of(clean(coefficients), transition, z)
         transition = F.expected_transition(F.soft_counts(posterior, z, k)).log()
         values.append(objective(coefficients, transition))
         coefficients = fit_network(posterior, coefficients)

@@ -7,9 +7,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sknoisy._model import loss as loss_module
+from sknoisy._model import equations as F
+from sknoisy._model import noise_layers
 from sknoisy._model.loss import Objective
-from sknoisy._model.noise_layers import ClassTransition, FeatureTransition, SparseFeatureTransition
+from sknoisy._model.noise_layers import (
+    ClassTransition,
+    FeatureTransition,
+    NoiseLayer,
+    SparseFeatureTransition,
+)
 
 N, K, H = 12, 5, 4
 LAYERS = {
@@ -45,54 +51,97 @@ def layer(name, dtype=torch.float64):
     return noise
 
 
-def gradients(name, how, objective, weighted, dtype=torch.float64):
+def gradients(name, how, objective, weighted, dtype=torch.float64, noise=None):
     """Return the loss and the gradients of the logits, the features and the noise layer."""
     logits, hidden, target, weight = batch(dtype)
     logits.requires_grad_(), hidden.requires_grad_()
-    noise = layer(name, dtype)
+    noise = layer(name, dtype) if noise is None else noise
     extras = {"sample_weight": weight} if weighted else {}
     clean = torch.log_softmax(logits, 1)
-    loss = getattr(objective, how)(noise, clean, hidden, target, **extras)
-    if how == "loss":
+    learning = [] if noise is None else noise.learning()
+    if how == "autograd":
+        loss = objective.loss(noise, clean, hidden, target, **extras)
         loss.backward()
-    leaves = [logits, hidden, *([] if noise is None else noise.parameters())]
-    return [loss.detach(), *[leaf.grad for leaf in leaves if leaf.grad is not None]]
+        by_noise = [parameter.grad for parameter in learning]
+    else:
+        with torch.no_grad():
+            loss, by_clean, by_hidden, by_noise = objective.derivatives(
+                noise, clean, hidden, target, **extras
+            )
+        torch.autograd.backward([clean], [by_clean])
+        hidden.grad = by_hidden
+    assert len(by_noise) == len(learning)
+    return [loss.detach(), logits.grad, hidden.grad, *by_noise]
+
+
+def assert_the_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert_close(one, other)
+
+
+class ByAutograd(ClassTransition):
+    """A noise layer that writes no derivatives down."""
+
+    linearize = NoiseLayer.linearize
+
+
+class FeaturesByAutograd(FeatureTransition):
+    """A noise layer that writes no derivatives down."""
+
+    linearize = NoiseLayer.linearize
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("prior", [0.0, 0.7])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_gradient_that_is_written_down_is_that_of_autograd(name, prior, weighted, dtype):
+    objective = Objective(transition_prior=prior)
+    found = [gradients(name, how, objective, weighted, dtype) for how in ("by hand", "autograd")]
+    assert_the_same(*found)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("prior", [0.0, 0.7])
+@pytest.mark.parametrize("name", ["s", "c", "fixed"])
+def test_a_layer_that_writes_no_derivatives_down_gets_them_from_autograd(name, prior, weighted):
+    noise = layer(name)
+    plain = copy.deepcopy(noise)
+    plain.__class__ = FeaturesByAutograd if name == "c" else ByAutograd
+    objective = Objective(transition_prior=prior)
+    found = [gradients(name, "by hand", objective, weighted, noise=one) for one in (noise, plain)]
+    assert_the_same(*found)
+
+
 @pytest.mark.parametrize(
     "objective",
     [Objective(), Objective(transition_prior=0.7), Objective(0.3, volume_penalty=0.2)],
     ids=["likelihood", "prior", "volume"],
 )
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_gradient_that_is_written_down_is_that_of_autograd(name, objective, weighted, dtype):
-    by_hand = gradients(name, "backward", objective, weighted, dtype)
-    by_autograd = gradients(name, "loss", objective, weighted, dtype)
-    assert len(by_hand) == len(by_autograd)
-    for found, expected in zip(by_hand, by_autograd, strict=True):
-        assert_close(found, expected)
-
-
-@pytest.mark.parametrize("how", ["loss", "backward"])
+@pytest.mark.parametrize("how", ["by hand", "autograd"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["c", "sparse c"])
-def test_chunks_give_the_loss_and_the_gradient_of_the_whole(name, weighted, how, monkeypatch):
-    objective = Objective(transition_prior=0.7, volume_penalty=0.2)
+def test_parts_give_the_loss_and_the_gradient_of_the_whole(
+    name, weighted, how, objective, monkeypatch
+):
     whole = gradients(name, how, objective, weighted)
-    monkeypatch.setattr(loss_module, "_ELEMENTS_AT_ONCE", 3 * K * K)
+    logits, hidden, _, _ = batch()
+    noise, clean = layer(name), torch.log_softmax(logits, 1)
+    proba = [noise.noisy_log_proba(clean, hidden), noise.joint_counts(clean.exp(), hidden)]
+    monkeypatch.setattr(noise_layers, "_ELEMENTS_AT_ONCE", 3 * noise.bias.numel())
     sizes = []
-    original = Objective._terms
+    original = F.feature_log_transition
     monkeypatch.setattr(
-        Objective,
-        "_terms",
-        lambda self, noise, *rows: sizes.append(len(rows[0])) or original(self, noise, *rows),
+        F, "feature_log_transition", lambda h, *rest: sizes.append(len(h)) or original(h, *rest)
     )
-    for found, expected in zip(gradients(name, how, objective, weighted), whole, strict=True):
-        assert_close(found, expected)
+    assert_the_same(gradients(name, how, objective, weighted), whole)
+    parts = [noise.noisy_log_proba(clean, hidden), noise.joint_counts(clean.exp(), hidden)]
+    assert_the_same(parts, proba)
     assert len(sizes) > 2
-    assert max(sizes) < N
+    assert max(sizes) == 3
 
 
 @pytest.mark.parametrize("name", ["s", "c", "sparse s", "sparse c"])
@@ -111,7 +160,8 @@ def test_soft_targets_leave_the_noise_layer_alone():
     logits, hidden, target, _ = batch()
     noise, clean = layer("s"), torch.log_softmax(logits, 1).requires_grad_()
     posterior = torch.softmax(logits.flip(1), 1)
-    loss = Objective(1.0).backward(noise, clean, hidden, target, posterior=posterior)
+    loss = Objective(1.0).loss(noise, clean, hidden, target, posterior=posterior)
+    loss.backward()
     assert_close(loss, -(posterior * clean).sum(1).mean().detach())
     assert clean.grad is not None
     assert noise.bias.grad is None
@@ -131,9 +181,9 @@ def test_a_sparse_layer_that_keeps_every_class_is_the_dense_one(name):
     objective = Objective(transition_prior=0.5)
     losses = [objective.loss(noise, clean, hidden, target) for noise in (dense, sparse)]
     assert_close(losses[0], losses[1])
-    matrices = [noise.dense(noise(hidden)) for noise in (dense, sparse)]
+    matrices = [noise.transition(hidden) for noise in (dense, sparse)]
     assert_close(matrices[0], matrices[1])
-    proba = [noise.noisy_log_proba(clean, noise(hidden)) for noise in (dense, sparse)]
+    proba = [noise.noisy_log_proba(clean, hidden) for noise in (dense, sparse)]
     assert_close(proba[0], proba[1])
 
 
@@ -151,7 +201,7 @@ def test_a_sparse_layer_keeps_the_likeliest_classes_and_the_diagonal(model, n_ta
         if model == "s"
         else SparseFeatureTransition(transition, H, n_targets)
     )
-    matrix = noise.dense(noise(batch()[1])).reshape(-1, K, K)[0]
+    matrix = noise.transition(batch()[1]).reshape(-1, K, K)[0]
     assert_close(matrix.sum(1), torch.ones(K, dtype=torch.float64))
     assert ((matrix > 1e-6).sum(1) == n_targets).all()
     assert (matrix[order, order] > 0).all()
@@ -167,4 +217,4 @@ def test_a_sparse_layer_survives_a_copy_of_its_state(name):
         nn.init.zeros_(parameter)
     other.load_state_dict(noise.state_dict())
     hidden = batch()[1]
-    assert_close(other(hidden), noise(hidden))
+    assert_close(other.transition(hidden), noise.transition(hidden))

@@ -21,29 +21,29 @@ def hidden():
 @pytest.mark.parametrize("learnable", [True, False])
 def test_class_noise_starts_where_told(learnable):
     layer = ClassTransition(TRANSITION, learnable=learnable)
-    assert_close(layer().exp(), TRANSITION)
+    assert_close(layer.transition(), TRANSITION)
 
 
 def test_class_noise_is_the_same_for_all_rows(hidden):
     layer = ClassTransition(TRANSITION)
-    assert_close(layer(hidden), layer())
+    assert_close(layer.transition(hidden), layer.transition())
 
 
 def test_feature_noise_starts_as_the_class_noise_of_the_same_matrix(hidden):
-    log_transition = FeatureTransition(TRANSITION, n_hidden=4)(hidden)
-    assert_close(log_transition, ClassTransition(TRANSITION)(hidden).expand(5, 3, 3))
+    transition = FeatureTransition(TRANSITION, n_hidden=4).transition(hidden)
+    assert_close(transition, ClassTransition(TRANSITION).transition(hidden).expand(5, 3, 3))
 
 
 def test_feature_noise_depends_on_the_features_once_it_has_weights(hidden):
     layer = FeatureTransition(TRANSITION, n_hidden=4)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
-    log_transition = layer(hidden)
-    assert log_transition.std(dim=0).min() > 0
-    assert_close(log_transition.exp().sum(dim=-1), torch.ones(5, 3, dtype=torch.float64))
+    transition = layer.transition(hidden)
+    assert transition.std(dim=0).min() > 0
+    assert_close(transition.sum(dim=-1), torch.ones(5, 3, dtype=torch.float64))
 
 
 def test_one_row_keeps_its_axis(hidden):
-    assert FeatureTransition(TRANSITION, n_hidden=4)(hidden[:1]).shape == (1, 3, 3)
+    assert FeatureTransition(TRANSITION, n_hidden=4).transition(hidden[:1]).shape == (1, 3, 3)
 
 
 def test_a_learnable_matrix_is_a_parameter_and_a_fixed_one_a_buffer():
@@ -52,15 +52,15 @@ def test_a_learnable_matrix_is_a_parameter_and_a_fixed_one_a_buffer():
     assert [name for name, _ in learnable.named_parameters()] == ["bias"]
     assert not list(fixed.parameters())
     assert "bias" in dict(fixed.named_buffers())
-    assert not fixed().requires_grad
+    assert not fixed.transition().requires_grad
 
 
 def test_a_step_moves_the_learnable_matrix_and_keeps_its_rows_stochastic(hidden):
     layer = FeatureTransition(TRANSITION, n_hidden=4)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, maximize=True)
-    layer(hidden)[:, 0, 1].mean().backward()
+    layer.transition(hidden)[:, 0, 1].log().mean().backward()
     optimizer.step()
-    transition = layer(hidden).exp()
+    transition = layer.transition(hidden)
     assert transition[:, 0, 1].mean() > TRANSITION[0, 1]
     assert_close(transition.sum(dim=-1), torch.ones(5, 3, dtype=torch.float64))
 
@@ -79,15 +79,15 @@ def test_state_makes_the_round_trip(build, arguments):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1)
-    assert not torch.equal(layer(*arguments), copy(*arguments))
+    assert not torch.equal(layer.transition(*arguments), copy.transition(*arguments))
     copy.load_state_dict(layer.state_dict())
-    assert_close(copy(*arguments), layer(*arguments))
+    assert_close(copy.transition(*arguments), layer.transition(*arguments))
 
 
 def test_state_of_a_fixed_matrix_fits_a_learnable_one():
     layer = ClassTransition(TRANSITION)
     layer.load_state_dict(ClassTransition(OTHER, learnable=False).state_dict())
-    assert_close(layer().exp(), OTHER)
+    assert_close(layer.transition(), OTHER)
 
 
 @pytest.mark.parametrize("learnable", [True, False])
@@ -97,7 +97,7 @@ def test_reset_replaces_the_matrix_in_place(learnable):
     layer.reset_transition(OTHER)
     assert layer.bias is before
     assert layer.bias.requires_grad == learnable
-    assert_close(layer().exp(), OTHER)
+    assert_close(layer.transition(), OTHER)
 
 
 @pytest.mark.parametrize("layer", [ClassTransition(TRANSITION), FeatureTransition(TRANSITION, 4)])
@@ -126,8 +126,9 @@ def test_the_given_matrix_is_never_changed():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_layers_keep_the_dtype_of_the_matrix(dtype, hidden):
-    assert ClassTransition(TRANSITION.to(dtype))().dtype == dtype
-    assert FeatureTransition(TRANSITION.to(dtype), 4)(hidden.to(dtype)).dtype == dtype
+    assert ClassTransition(TRANSITION.to(dtype)).transition().dtype == dtype
+    features = FeatureTransition(TRANSITION.to(dtype), 4)
+    assert features.transition(hidden.to(dtype)).dtype == dtype
 
 
 def test_repr_says_how_large_a_layer_is_and_whether_it_learns():
