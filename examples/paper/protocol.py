@@ -146,7 +146,7 @@ def run_chain(
             accuracy = float(np.mean(net.predict(images.X_test) == images.y_test))
             found = {"epochs": len(net.whole_history())}
             if stage in ("s", "em"):
-                matrix = net.log_class_transition().exp().numpy()
+                matrix = net.network.noise.matrix()
                 found["transition_error"] = transition_matrix_error(matrix, true)
             rows[stage] = measured(chain.methods[stage], accuracy, **found)
 

@@ -127,9 +127,8 @@ class PredictionMixin:
         transition, start = np.empty((len(dataset), n_classes, n_classes)), 0
         for _, hidden in self._batch_outputs(dataset):
             for rows in hidden.split(max(1, _ELEMENTS_AT_ONCE // n_classes**2)):
-                part = F.floor_transition(noise.transition(rows).cpu().double(), 0.0)
-                transition[start : start + len(part)] = part.numpy()
-                start += len(part)
+                transition[start : start + len(rows)] = noise.transition(rows).numpy()
+                start += len(rows)
         return transition
 
     def label_posterior(self, X: Any, y: Any) -> np.ndarray:
@@ -161,12 +160,13 @@ class PredictionMixin:
             Element (t, i) is ``log p(z=y[t] | y=i[, x_t])``.
         """
         dataset = self._dataset(X)
-        labels = validation.encode_labels(validation.check_labels(y, dataset.data), self.classes_)
+        labels = torch.from_numpy(
+            validation.encode_labels(validation.check_labels(y, dataset.data), self.classes_)
+        )
         noise, factors, start = self._noise_layer(), [], 0
         for clean, hidden in self._batch_outputs(dataset):
-            target = torch.from_numpy(labels[start : start + len(clean)]).to(clean.device)
-            log_likelihood = noise.label_log_likelihood(target, hidden)
-            factors.append((_normalised(clean), log_likelihood.cpu().double()))
+            rows = slice(start, start + len(clean))
+            factors.append((clean, noise.label_log_likelihood(labels[rows], hidden)))
             start += len(clean)
         clean_log_proba, log_likelihood = (torch.cat(parts) for parts in zip(*factors, strict=True))
         return clean_log_proba.numpy(), log_likelihood.numpy()
@@ -190,24 +190,16 @@ class PredictionMixin:
         return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
 
     def _noise_layer(self) -> NoiseLayer:
-        """Return the noise layer; without one, that of labels which are what they say."""
+        """Return the noise layer in float64; without one, that of labels that are the true ones."""
         if self.net_.network.noise is not None:
-            return self.net_.network.noise
+            return self.net_.network.noise.in_double()
         identity = torch.eye(len(self.classes_), dtype=torch.float64)
         return ClassTransition(F.floor_transition(identity, 1e-300), learnable=False)
 
     def _batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-probabilities of the true label, and h(x), as `_noise_layer` takes them."""
+        """Yield log-probabilities of the true label, and h(x), in float64 on the CPU."""
         for clean, hidden in self.net_.batch_outputs(dataset):
-            clean = _without_nan(clean)
-            if self.net_.network.noise is None:
-                clean, hidden = clean.cpu().double(), hidden.cpu()
-            yield clean, hidden
-
-
-def _normalised(log_proba: Tensor) -> Tensor:
-    """Return logarithms of probabilities that sum to one, in float64 on the CPU."""
-    return F.clean_log_proba(log_proba.cpu().double())
+            yield _without_nan(F.clean_log_proba(clean.cpu().double())), hidden.cpu().double()
 
 
 def _without_nan(log_proba: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ features takes the rows of a large batch a few at a time.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -118,10 +119,14 @@ class NoiseLayer(nn.Module, ABC):
         """
         return F.noisy_log_proba(clean_log_proba, self.transition(hidden).log())
 
+    def in_double(self) -> NoiseLayer:
+        """Return a copy that computes in float64 on the CPU."""
+        return copy.deepcopy(self).cpu().double()
+
     @torch.no_grad()
     def matrix(self) -> np.ndarray:
         """Return the one matrix of all rows (true, observed), an array in float64."""
-        return F.floor_transition(self.transition().cpu().double(), 0.0).numpy()
+        return self.in_double().transition().numpy()
 
     def maximise(self, counts: Tensor, prior_weight: float) -> None:
         """Replace the matrix by the likeliest one, the closed form of the M-step of EM.
