@@ -80,20 +80,15 @@ def _check_net(state: Mapping[str, Any]) -> None:
 
 
 def _check_noise(noise: NoiseLayer, n_hidden: int, n_classes: int) -> None:
-    kept = noise.bias.shape[-1]
-    expected = (n_classes, n_classes if getattr(noise, "columns", None) is None else kept + 1)
-    found = tuple(_passed(noise, (n_hidden,), "the noise layer").shape[-2:])
-    _require(found == expected, "the noise layer", expected, found)
-    found = tuple(noise.start.shape)
-    _require(found == expected, "the start of the noise layer", expected, found)
-    # Which classes a sparse layer keeps for each true class, and where they stand in it.
-    for name, n_columns, bound in (("targets", kept, n_classes), ("columns", n_classes, kept + 1)):
-        index = getattr(noise, name, None)
-        if index is not None:
-            shape = tuple(index.shape)
-            _require(shape == (n_classes, n_columns), name, (n_classes, n_columns), shape)
-            inside = not index.is_floating_point() and bool(((index >= 0) & (index < bound)).all())
-            _require(inside, name, f"integers from 0 to {bound - 1}", index.dtype)
+    for name, (shape, bound) in noise.layout(n_classes, n_hidden).items():
+        tensor = getattr(noise, name)
+        found = None if tensor is None else tuple(tensor.shape)
+        _require(found == shape, f"{name} of the noise layer", shape, found)
+        if bound is not None:
+            inside = not tensor.is_floating_point() and bool(
+                ((tensor >= 0) & (tensor < bound)).all()
+            )
+            _require(inside, name, f"integers from 0 to {bound - 1}", tensor.dtype)
 
 
 def _check_passes(layer: nn.Module, n_in: Any, n_out: tuple[int, ...], name: str) -> None:

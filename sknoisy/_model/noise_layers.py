@@ -25,6 +25,8 @@ from sknoisy._model.sparse import columns_of_targets, likeliest_targets, unpack,
 
 _ELEMENTS_AT_ONCE = 2**23
 
+Layout = dict[str, tuple[tuple[int, ...], int | None]]
+
 
 class Linearization(NamedTuple):
     """What a noise layer says of the labels of a batch, and how that changes.
@@ -190,6 +192,22 @@ class NoiseLayer(nn.Module, ABC):
             log_likelihood.detach(), lambda: self.log_prior(hidden, sample_weight), pull_back
         )
 
+    def layout(self, n_classes: int, n_hidden: int) -> Layout:
+        """Return what the tensors of the layer must be, by name: for layers that come from files.
+
+        Parameters
+        ----------
+        n_classes : int
+        n_hidden : int
+            Width of the last hidden layer h(x).
+
+        Returns
+        -------
+        dict of (shape, bound)
+            The bound is that of a tensor of indices, and None for numbers.
+        """
+        return {}
+
     def learning(self) -> list[nn.Parameter]:
         """Return the parameters that learn."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -303,6 +321,14 @@ class ClassTransition(NoiseLayer):
         transition : Tensor of shape (true, observed)
         """
         self.bias.copy_(self._packed(transition).log())
+
+    def layout(self, n_classes: int, n_hidden: int) -> Layout:
+        """Return what the tensors of the layer must be; see `NoiseLayer`."""
+        square = (n_classes, n_classes)
+        if self.targets is None:
+            return {"bias": (square, None), "start": (square, None)}
+        kept = (n_classes, self.bias.shape[-1])
+        return {"bias": (kept, None), "start": (square, None), "targets": (kept, n_classes)}
 
     @property
     def n_classes(self) -> int:
@@ -487,6 +513,15 @@ class FeatureTransition(NoiseLayer):
         compute: Any = checkpoint
         return torch.cat([compute(of_rows, *part, use_reentrant=False) for part in parts])
 
+    def layout(self, n_classes: int, n_hidden: int) -> Layout:
+        """Return what the tensors of the layer must be; see `NoiseLayer`."""
+        square = (n_classes, n_classes)
+        return {
+            "bias": (square, None),
+            "weight": ((*square, n_hidden), None),
+            "start": (square, None),
+        }
+
     # How the matrices are kept
 
     def _log_transition(self, hidden: Tensor) -> Tensor:
@@ -539,6 +574,18 @@ class SparseFeatureTransition(FeatureTransition):
         self.register_buffer("targets", targets)
         self.register_buffer("columns", columns_of_targets(targets))
         self.start = functional.pad(packed, (0, 1))
+
+    def layout(self, n_classes: int, n_hidden: int) -> Layout:
+        """Return what the tensors of the layer must be; see `NoiseLayer`."""
+        n_targets = self.bias.shape[-1]
+        kept = (n_classes, n_targets)
+        return {
+            "bias": (kept, None),
+            "weight": ((*kept, n_hidden), None),
+            "start": ((n_classes, n_targets + 1), None),
+            "targets": (kept, n_classes),
+            "columns": ((n_classes, n_classes), n_targets + 1),
+        }
 
     def _noisy_log_proba(self, hidden: Tensor, clean_log_proba: Tensor) -> Tensor:
         kept = self._kept(self._log_transition(hidden))
