@@ -70,7 +70,7 @@ class NoisyLabelNetwork(nn.Module):
         super().__init__()
         self.hidden = hidden
         self.head = nn.Linear(n_hidden, n_classes)
-        self.noise = None
+        self.register_module("noise", None)
 
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is known of the true label, and what the noise may depend on.

@@ -207,25 +207,3 @@ def with_sharpness(
     """Apply a sharpness that was fitted to other rows; parameters as of `sharpen`."""
     log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
     return Recalibration(sharpness, log_softmax(sharpness * log_proba, axis=1), None, log_column)
-
-
-def count_labels(proba: FloatArray, target: np.ndarray) -> FloatArray:
-    """Soft counts of true against observed classes, ``sum_t proba[t, i] 1{z_t=j}``.
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n_samples, true)
-    target : ndarray of shape (n_samples,)
-
-    Returns
-    -------
-    ndarray of shape (true, observed)
-        As many observed classes as true ones.
-    """
-    n_classes = proba.shape[1]
-    order = np.argsort(target, kind="stable")
-    edges = np.searchsorted(target[order], np.arange(n_classes))
-    counts = np.zeros((n_classes, n_classes))
-    present = np.unique(target)
-    counts[:, present] = np.add.reduceat(proba[order], edges[present], axis=0).T
-    return counts

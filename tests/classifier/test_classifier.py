@@ -391,6 +391,17 @@ def test_balanced_weighs_by_the_inverse_frequency_of_the_observed_labels():
     assert_array_equal(one.predict_proba(X), other.predict_proba(X))
 
 
+def test_balanced_counts_rows_by_their_weights():
+    X, y = blobs()
+    weight = np.where(y == 0, 5.0, 1.0) * np.random.default_rng(0).uniform(0.5, 1.5, len(y))
+    balanced = {label: weight.sum() / (3 * weight[y == label].sum()) for label in range(3)}
+    one = classifier(class_weight="balanced", max_epochs=5).fit(X, y, weight)
+    other = classifier(class_weight=balanced, max_epochs=5).fit(X, y, weight)
+    assert_allclose(one.predict_proba(X), other.predict_proba(X), rtol=1e-9)
+    unweighted = classifier(class_weight="balanced", max_epochs=5).fit(X, y)
+    assert np.abs(unweighted.predict_proba(X) - one.predict_proba(X)).max() > 0.05
+
+
 # --- Randomness ---------------------------------------------------------------------------------
 
 

@@ -87,6 +87,15 @@ def test_count_exceeds_that_of_the_arg_max_where_classes_overlap():
     assert abs(count - np.sum(y != y_true)) <= 2
 
 
+def test_the_count_is_what_the_matrix_expects_and_not_the_sum_of_the_doubts(fitted):
+    # Of these rows no label is wrong, which a model of other rows cannot know.
+    expected = np.sum(fitted.predict_proba(X) @ (1 - np.diag(fitted.transition_matrix_)))
+    assert np.sum(1 - label_quality(fitted, X, y_true)) < expected - 50
+    issues = find_label_issues(fitted, X, y_true)
+    assert issues.count == len(issues.indices) == round(expected)
+    assert issues.noise_rate == pytest.approx(expected / len(y), rel=1e-6)
+
+
 def test_clean_labels_have_few_issues():
     assert find_label_issues(classifier(), X, y_true, cv=3).noise_rate < 0.04
 

@@ -310,6 +310,48 @@ def test_a_generator_given_as_a_seed_is_put_back():
     assert_array_equal(seeds.get_state()[1], before[1])
 
 
+class InterruptsStage(Callback):
+    """Raise KeyboardInterrupt in the first epoch of a stage, if it is told to."""
+
+    armed = False
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.armed and net.history[-1, "stage"] == self.stage:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("model", ["s", "c"])
+def test_an_interrupt_in_the_chunk_where_the_noise_layer_starts_takes_it_off_again(
+    model, monkeypatch
+):
+    X, y = make_blobs(1200, centers=2, random_state=0)
+    y = corrupt_labels(y, uniform_transition(2, 0.3), random_state=0)
+    estimator = classifier(
+        noise_model=model,
+        transition_init="cluster",
+        n_iter_no_change=1,
+        lr=0.05,
+        callbacks=[InterruptsStage(model)],
+    )
+    monkeypatch.setattr(InterruptsStage, "armed", True)
+    for _ in range(20):
+        before = state_of(estimator) if hasattr(estimator, "net_") else None
+        try:
+            estimator.partial_fit(X, y, classes=[0, 1])
+        except KeyboardInterrupt:
+            break
+    else:
+        pytest.fail("the noise layer never started")
+    assert estimator.net_.network.noise is None
+    assert state_of(estimator) == before
+    monkeypatch.setattr(InterruptsStage, "armed", False)
+    estimator.partial_fit(X, y)
+    assert estimator.net_.network.noise is not None
+
+
 # --- A loss that is not finite ------------------------------------------------------------------
 
 

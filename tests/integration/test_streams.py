@@ -72,6 +72,19 @@ def test_the_noise_layer_starts_when_the_baseline_has_settled(noise_model, strea
     assert classifier.score(X, y) > 0.9
 
 
+def test_the_noise_layer_waits_for_as_many_blocks_as_it_is_told(stream):
+    X, y = stream
+    y_observed = corrupt_labels(y, UNIFORM, random_state=0)
+    waited = []
+    for patience in (1, 2, 4):
+        classifier = NoisyLabelClassifier(
+            transition_init="cluster", random_state=0, lr=0.02, n_iter_no_change=patience
+        )
+        learn(classifier, X, y_observed, chunk=1000)
+        waited.append(classifier.history_[:, "stage"].count("baseline"))
+    assert waited[0] < waited[1] < waited[2] < len(X) / 1000
+
+
 def test_after_fit_both_go_on_together(stream):
     X, y = stream
     y_observed = corrupt_labels(y, UNIFORM, random_state=0)

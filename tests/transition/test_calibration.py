@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from sknoisy._transition.calibration import count_labels, recalibrate, sharpen
+from sknoisy._transition.calibration import recalibrate, sharpen
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, random_transition
 
@@ -37,7 +37,7 @@ def test_start_makes_no_difference(problem):
 def test_mean_posterior_is_the_mean_clean_probability_at_the_optimum(problem):
     log_proba, _, target = problem
     found = recalibrate(log_proba, target, T, pseudo_count=0.0)
-    counts = count_labels(found.posterior, target)
+    counts = found.posterior.T @ np.eye(3)[target]
     np.testing.assert_allclose(
         counts / counts.sum(axis=1, keepdims=True), found.transition, atol=2e-3
     )
@@ -69,7 +69,13 @@ def test_impossible_classes_do_no_harm():
     np.testing.assert_allclose(found.transition, 0.5, atol=0.05)
 
 
-def test_counts_are_those_of_one_hot_products():
-    random = np.random.RandomState(0)
-    proba, target = random.dirichlet(np.ones(4), size=50), random.choice([0, 1, 3], size=50)
-    np.testing.assert_allclose(count_labels(proba, target), proba.T @ np.eye(4)[target])
+@pytest.mark.parametrize("pseudo_count", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("n_rows", [300, 6000])
+def test_so_many_labels_are_added_for_each_entry_of_the_matrix(problem, n_rows, pseudo_count):
+    log_proba, target = problem[0][:n_rows], problem[2][:n_rows]
+    start = random_transition(3, 0.6, random_state=5)
+    found = recalibrate(log_proba, target, start, pseudo_count=pseudo_count)
+    prior = 0.99 * start + 0.01 * np.bincount(target) / n_rows
+    counts = found.posterior.T @ np.eye(3)[target] + pseudo_count * 3 * prior
+    counts /= counts.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.transition, counts, atol=2e-3)

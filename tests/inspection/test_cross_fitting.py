@@ -1,0 +1,59 @@
+"""What the cross-fit chooses among."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from sknoisy import NoisyLabelClassifier
+from sknoisy._transition.calibration import recalibrate, sharpen
+from sknoisy.inspection import _cross_fitting
+from sknoisy.inspection._cross_fitting import HeldOut, cross_fit
+from sknoisy.noise import random_transition
+
+K = 6
+
+
+def held_out(n_rows, seed=0):
+    """Return calibrated predictions with the noise that the labels were drawn through."""
+    random = np.random.RandomState(seed)
+    transition = random_transition(K, 0.5, random_state=seed)
+    log_proba = log_softmax(3.0 * random.normal(size=(n_rows, K)), axis=1)
+    noisy = np.exp(log_proba) @ transition
+    y = (noisy.cumsum(axis=1) < random.uniform(size=(n_rows, 1))).sum(axis=1)
+    return HeldOut(log_proba, np.log(transition).T[y], transition), y
+
+
+def chosen(found, plain, y, monkeypatch):
+    """Return what is chosen for a c-model, when this is what the models of the folds say."""
+
+    def of_folds(estimator, *rest):
+        return plain if estimator.noise_model is None else found
+
+    monkeypatch.setattr(_cross_fitting, "held_out_factors", of_folds)
+    return cross_fit(NoisyLabelClassifier(noise_model="c"), np.zeros((len(y), 1)), y, [])
+
+
+def test_a_matrix_pays_for_its_entries(monkeypatch):
+    found, y = held_out(300)
+    given = sharpen(found.clean_log_proba, found.log_column)
+    fitted = recalibrate(found.clean_log_proba, y, found.transition)
+    gain = fitted.log_likelihood - given.log_likelihood
+    # Fitted to the very labels it is judged by, the matrix looks better by far.
+    assert gain.std() * np.sqrt(len(y)) < gain.sum() < fitted.n_parameters - given.n_parameters
+    assert chosen(found, found, y, monkeypatch).transition is None
+
+
+def test_a_matrix_that_explains_more_than_its_entries_is_taken(monkeypatch):
+    found, y = held_out(3000)
+    uninformed = found._replace(log_column=np.full_like(found.log_column, -np.log(K)))
+    assert chosen(uninformed, uninformed, y, monkeypatch).transition is not None
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_network_without_noise_model_is_taken_where_it_says_more(better, monkeypatch):
+    found, y = held_out(3000)
+    blurred = found._replace(clean_log_proba=np.full_like(found.clean_log_proba, -np.log(K)))
+    pair = (blurred, found) if better else (found, blurred)
+    fit = chosen(*pair, y, monkeypatch)
+    assert (np.ptp(fit.clean_log_proba) > 1) == (np.ptp(found.clean_log_proba) > 1)
+    assert fit.log_likelihood.mean() > sharpen(*blurred[:2]).log_likelihood.mean() + 0.01
