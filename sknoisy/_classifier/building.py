@@ -159,4 +159,4 @@ def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) ->
             "warm_start=True needs the classes of the first fit, "
             f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
         )
-    return copy.deepcopy(classifier.net_.network).to(data.dtype)
+    return copy.deepcopy(classifier.net_.network).cast_(data.dtype)

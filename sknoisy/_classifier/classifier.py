@@ -25,6 +25,7 @@ from sknoisy._classifier.rollback import all_or_nothing
 from sknoisy._data.training_data import Observations, observe
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed, seed_stream, torch_seeded
+from sknoisy._support.torch_state import plain_torch
 from sknoisy._support.validation import refused_as
 from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Trainer
@@ -312,6 +313,7 @@ class NoisyLabelClassifier(
 
     # Training
 
+    @plain_torch()
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
@@ -355,6 +357,7 @@ class NoisyLabelClassifier(
         return self
 
     @available_if(streams)
+    @plain_torch()
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -16,6 +16,7 @@ from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._support import validation
 from sknoisy._support.memory import check_memory
 from sknoisy._support.random import note_computation
+from sknoisy._support.torch_state import plain_torch
 from sknoisy._training.net import NoiseAdaptationNet
 
 _ELEMENTS_AT_ONCE = 2**22
@@ -28,6 +29,7 @@ class PredictionMixin:
     classes_: np.ndarray
     _log_class_weight: np.ndarray
 
+    @plain_torch()
     def predict(self, X: Any) -> np.ndarray:
         """Predict the true label.
 
@@ -42,6 +44,7 @@ class PredictionMixin:
         best = self._weighted_log_proba(X).argmax(dim=1).numpy()
         return self.classes_[best]
 
+    @plain_torch()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the true label, ``p(y=i|x)``.
 
@@ -64,6 +67,7 @@ class PredictionMixin:
             start += len(part)
         return proba.numpy()
 
+    @plain_torch()
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the probabilities of the true label.
 
@@ -78,6 +82,7 @@ class PredictionMixin:
         log_proba = self._weighted_log_proba(X)
         return (log_proba - log_proba.exp().sum(dim=1, keepdim=True).log()).numpy()
 
+    @plain_torch()
     @torch.no_grad()
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the observed label, ``p(z=j|x) = sum_i p(z=j|y=i[,x]) p(y=i|x)``.
@@ -96,6 +101,7 @@ class PredictionMixin:
         parts = [noise.noisy_log_proba(*batch).exp_().clamp_(max=1) for batch in batches]
         return torch.cat(parts).numpy()
 
+    @plain_torch()
     @torch.no_grad()
     def predict_transition(self, X: Any) -> np.ndarray:
         """Transition matrix of each sample, ``p(z=j|y=i[,x])``.
@@ -131,6 +137,7 @@ class PredictionMixin:
                 start += len(rows)
         return transition
 
+    @plain_torch()
     def label_posterior(self, X: Any, y: Any) -> np.ndarray:
         """Posterior of the true label, given the features and the observed label.
 
@@ -148,6 +155,7 @@ class PredictionMixin:
         clean_log_proba, log_likelihood = self._label_factors(X, y)
         return F.label_posterior(torch.from_numpy(clean_log_proba + log_likelihood)).numpy()
 
+    @plain_torch()
     @torch.no_grad()
     def _label_factors(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the logarithms of p(true label | x) and p(observed label | true label[, x]).

@@ -40,7 +40,8 @@ def backward_pass(
         return _by_autograd(network, objective, noise)
     head = network.head
     layers: DenseLayers | AutogradLayers
-    layers = (DenseLayers if is_dense(network.hidden) else AutogradLayers)(network.hidden)
+    hidden = network.hidden
+    layers = DenseLayers(hidden) if is_dense(hidden) else AutogradLayers(network.features)
     learning = [] if noise is None else noise.learning()
 
     @torch.no_grad()
@@ -104,9 +105,15 @@ class DenseLayers:
 
 
 class AutogradLayers:
-    """Any hidden layers, with autograd; the rest as `DenseLayers`."""
+    """Any hidden layers, with autograd; the rest as `DenseLayers`.
 
-    def __init__(self, hidden: nn.Module) -> None:
+    Parameters
+    ----------
+    hidden : callable
+        Maps a batch to h(x).
+    """
+
+    def __init__(self, hidden: Callable[[Tensor], Tensor]) -> None:
         self.hidden = hidden
         self._output: Tensor | None = None
 

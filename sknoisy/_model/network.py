@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -62,6 +62,8 @@ class NoisyLabelNetwork(nn.Module):
     ----------
     noise : NoiseLayer or None
         The noise layer; None means that observed labels are taken for the true ones.
+    of_other_type : list of str
+        Names in `hidden` of tensors that keep their type when that of the network changes.
     """
 
     noise: NoiseLayer | None
@@ -71,6 +73,7 @@ class NoisyLabelNetwork(nn.Module):
         self.hidden = hidden
         self.head = nn.Linear(n_hidden, n_classes)
         self.register_module("noise", None)
+        self.of_other_type: list[str] = []
 
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is known of the true label, and what the noise may depend on.
@@ -85,12 +88,25 @@ class NoisyLabelNetwork(nn.Module):
         hidden : Tensor of shape (n, n_hidden)
             The last hidden layer h(x), for the noise layer.
         """
-        hidden = self.hidden(X)
+        hidden = self.features(X)
         return F.clean_log_proba(self.head(hidden)), hidden
 
     def clean_log_proba(self, X: Tensor) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
-        return F.clean_log_proba(self.head(self.hidden(X)))
+        return F.clean_log_proba(self.head(self.features(X)))
+
+    def features(self, X: Tensor) -> Tensor:
+        """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
+        hidden: Tensor = self.hidden(X)
+        return hidden.to(self.head.weight.dtype)
+
+    def cast_(self, dtype: torch.dtype) -> NoisyLabelNetwork:
+        """Change the floating point type of the network in place, and return it."""
+        cast_floats(self.hidden, dtype, self.of_other_type)
+        self.head.to(dtype)
+        if self.noise is not None:
+            self.noise.to(dtype)
+        return self
 
     def attach_class_noise(
         self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
@@ -173,9 +189,66 @@ def build_network(
         hidden = copy.deepcopy(module)
     else:
         hidden = _call_factory(module, module_params)
-    hidden = hidden.to(sample.dtype)
+    hidden = _on_device(hidden, sample.device)
+    of_other_type = floats_of_other_type(hidden)
+    cast_floats(hidden, sample.dtype, of_other_type)
     network = NoisyLabelNetwork(hidden, _width(hidden, sample), n_classes)
-    return network.to(sample.dtype)
+    network.of_other_type = of_other_type
+    return network.cast_(sample.dtype)
+
+
+def floats_of_other_type(module: nn.Module) -> list[str]:
+    """Return the names of floating point tensors of another type than the weights mostly have.
+
+    The type of a module is that of its trained weights; float32, torch's default, if they are
+    of several types. A table in half precision and constants in float64 are meant to be what
+    they are.
+    """
+    weights = [weight for weight in module.parameters() if weight.is_floating_point()]
+    trained = [weight for weight in weights if weight.requires_grad]
+    types = {weight.dtype for weight in trained or weights}
+    own = types.pop() if len(types) == 1 else torch.float32
+    return [
+        name
+        for name, tensor in _named_tensors(module)
+        if tensor.is_floating_point() and tensor.dtype != own
+    ]
+
+
+def cast_floats(module: nn.Module, dtype: torch.dtype, but: Collection[str]) -> None:
+    """Change the type of floating point weights and buffers in place.
+
+    ``module.to(dtype)`` would take complex numbers along, without their imaginary part.
+
+    Parameters
+    ----------
+    module : nn.Module
+    dtype : torch.dtype
+    but : collection of str
+        Names of those that keep their type.
+    """
+    kept = {id(tensor) for name, tensor in _named_tensors(module) if name in but}
+    module._apply(
+        lambda tensor: tensor.to(dtype)
+        if tensor.is_floating_point() and id(tensor) not in kept
+        else tensor
+    )
+
+
+def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    parameters = module.named_parameters(remove_duplicate=False)
+    return [*parameters, *module.named_buffers(remove_duplicate=False)]
+
+
+def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a module that was made elsewhere, by torch's default device for instance."""
+    empty = sorted(name for name, tensor in _named_tensors(module) if tensor.is_meta)
+    if empty:
+        raise ValueError(
+            "`module` must have its weights in memory; on the device 'meta', which holds no "
+            f"numbers, are {', '.join(empty)}."
+        )
+    return module.to(device)
 
 
 def _is_size(size: Any) -> bool:

@@ -272,7 +272,7 @@ class Trainer:
                 f"log-likelihood last changed by {monitor.change:.2g}, tol={self.plan.tol:.2g}. "
                 "Increase `max_em_iter`, `lr` or `tol`, or scale X.",
                 ConvergenceWarning,
-                stacklevel=6,  # the call of fit
+                stacklevel=7,  # the call of fit
             )
 
     def _e_step(self, posterior: Tensor) -> tuple[float, Tensor]:

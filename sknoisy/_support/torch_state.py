@@ -1,0 +1,75 @@
+"""The state of torch that fits and predictions run in, whatever the caller has set.
+
+Modes and defaults of torch reach into every computation below them. An evaluation function in
+inference mode may hold a cross-validation, whose fits must learn all the same; and the result of
+a seed must not depend on a default that a script sets for something else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+_DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Let torch compute as it does when nothing was set; a decorator as well.
+
+    Inside there are gradients, no mixed precision, float32 as the default type and the CPU as
+    the default device. What the caller has set is there again afterwards.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        for device_type in _DEVICE_TYPES:
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_single_precision)
+        yield
+
+
+class _SinglePrecision:
+    """Make float32 the default type while a thread is inside.
+
+    The default belongs to the process: the first thread that enters sets it, and the last one
+    that leaves puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._outside = torch.float32
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                self._outside = torch.get_default_dtype()
+            self._n_inside += 1
+            if torch.get_default_dtype() != torch.float32:
+                torch.set_default_dtype(torch.float32)
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0 and self._outside != torch.float32:
+                torch.set_default_dtype(self._outside)
+
+    def renew_lock(self) -> None:
+        """Take a lock that no other thread holds: a fork leaves the threads behind."""
+        self._lock = threading.Lock()
+
+
+_single_precision = _SinglePrecision()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_single_precision.renew_lock)
