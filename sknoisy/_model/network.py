@@ -198,16 +198,16 @@ def build_network(
 
 
 def floats_of_other_type(module: nn.Module) -> list[str]:
-    """Return the names of floating point tensors of another type than the weights mostly have.
+    """Return the names of floating point tensors of another type than that of the module.
 
-    The type of a module is that of its trained weights; float32, torch's default, if they are
-    of several types. A table in half precision and constants in float64 are meant to be what
-    they are.
+    That is the type of its trained weights; of several types float32, torch's default, or else
+    the widest. A table in half precision and constants in float64 are meant to be what they are.
     """
     weights = [weight for weight in module.parameters() if weight.is_floating_point()]
     trained = [weight for weight in weights if weight.requires_grad]
     types = {weight.dtype for weight in trained or weights}
-    own = types.pop() if len(types) == 1 else torch.float32
+    ranked = sorted(types, key=lambda dtype: (dtype == torch.float32, dtype.itemsize))
+    own = ranked[-1] if ranked else torch.float32
     return [
         name
         for name, tensor in _named_tensors(module)

@@ -7,7 +7,6 @@ and iterators, and an epoch that does not stop after every batch to keep books.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -41,6 +40,11 @@ from sknoisy._training.callbacks import (
     stopped_early,
 )
 from sknoisy._training.net_state import as_columns, as_rows, put_together, take_apart
+from sknoisy._training.optimizers import (
+    fused_by_default,
+    gradients_it_takes,
+    leave_fused_step,
+)
 from sknoisy._training.stopping import BestWeights
 
 _EXTRAS = ("sample_weight", "posterior")
@@ -169,7 +173,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             self.history.record("epoch", len(self._past) + len(self.history))
             self.history.record("stage", stage)
             stop = before_epoch()
-            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            with gradients_it_takes(self.optimizer_):
+                self.run_single_epoch(
+                    batches, training=True, prefix="train", step_fn=self.train_step
+                )
             self.run_single_epoch(
                 held_out, training=False, prefix="valid", step_fn=self.validation_step
             )
@@ -248,11 +255,13 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         groups = self.get_params_for(prefix).get("param_groups", ())
         check_patterns((pattern for pattern, _ in groups), [*names, *_NOISE_PARAMETERS])
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
-        if "fused" in inspect.signature(self.optimizer).parameters and not (
-            {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
-        ):
-            kwargs["fused"] = True
-        return args, kwargs
+        return args, kwargs | fused_by_default(self.optimizer, args[0], kwargs)
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Tell the callbacks, which may change the gradients."""
+        super().notify(method_name, **cb_kwargs)
+        if method_name == "on_grad_computed":
+            leave_fused_step(self.optimizer_)
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the network on a batch, leaving out what only the loss needs."""
@@ -332,7 +341,9 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             def closure() -> Tensor:
                 for parameter in parameters:
                     parameter.grad = None
-                return backward(self._data(X), **self._labels(X, y))
+                loss = backward(self._data(X), **self._labels(X, y))
+                leave_fused_step(optimizer)
+                return loss
 
             return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
 
