@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import nn
 
 from sknoisy._data.batches import ArrayBatches
 from sknoisy._data.training_data import Observations
-from sknoisy._model.network import NoisyLabelNetwork, build_network
+from sknoisy._model.network import NoisyLabelNetwork, build_network, copied
 from sknoisy._support.memory import check_feature_noise_fits
 from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
 from sknoisy._training.net import NoiseAdaptationNet
@@ -159,4 +158,4 @@ def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) ->
             "warm_start=True needs the classes of the first fit, "
             f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
         )
-    return copy.deepcopy(classifier.net_.network).cast_(data.dtype)
+    return copied(classifier.net_.network).cast_(data.dtype)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from sknoisy._model.noise_layers import (
     NoiseLayer,
     SparseFeatureTransition,
 )
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class MLP(nn.Sequential):
@@ -186,7 +188,7 @@ def build_network(
                 f"`module` is an instance, its parameters cannot be set: got "
                 f"{_with_prefix(module_params)}. Pass the class instead."
             )
-        hidden = copy.deepcopy(module)
+        hidden = copied(module)
     else:
         hidden = _call_factory(module, module_params)
     hidden = _on_device(hidden, sample.device)
@@ -195,6 +197,18 @@ def build_network(
     network = NoisyLabelNetwork(hidden, _width(hidden, sample), n_classes)
     network.of_other_type = of_other_type
     return network.cast_(sample.dtype)
+
+
+def copied(module: Module) -> Module:
+    """Return a deep copy that can be trained, of a module from ``torch.jit`` as well.
+
+    Such a module copies its weights as if the copies were results of a computation.
+    """
+    with torch.no_grad():
+        copy_ = copy.deepcopy(module)
+    for weight, original in zip(copy_.parameters(), module.parameters(), strict=True):
+        weight.requires_grad_(original.requires_grad)
+    return copy_
 
 
 def floats_of_other_type(module: nn.Module) -> list[str]:
@@ -229,9 +243,9 @@ def cast_floats(module: nn.Module, dtype: torch.dtype, but: Collection[str]) -> 
     """
     kept = {id(tensor) for name, tensor in _named_tensors(module) if name in but}
     module._apply(
-        lambda tensor: tensor.to(dtype)
-        if tensor.is_floating_point() and id(tensor) not in kept
-        else tensor
+        lambda tensor: (
+            tensor.to(dtype) if tensor.is_floating_point() and id(tensor) not in kept else tensor
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""Optimisers: a step in one kernel for all weights where torch has one, and the plain one elsewhere.
+"""Optimisers: one kernel for the step of all weights where torch has one, the plain step elsewhere.
 
 The fused step saves a third of what a step of a small network takes. It knows dense gradients of
 dense real weights, both of one type and laid out alike in memory; with others it fails, or reads

@@ -42,9 +42,9 @@ def default_device(device):
 
 @contextmanager
 def all_of_them():
-    with torch.inference_mode(), torch.autocast("cpu"), default_dtype(torch.float64):
-        with default_device("meta"):
-            yield
+    modes = torch.inference_mode(), torch.autocast("cpu")
+    with modes[0], modes[1], default_dtype(torch.float64), default_device("meta"):
+        yield
 
 
 SETTINGS = {
@@ -206,7 +206,7 @@ def test_a_failed_call_of_a_stream_leaves_the_optimiser_usable(setting):
     def stream(**setting):
         return classifier(**setting).partial_fit(X, y, classes=[0, 1, 2])
 
-    class Broken(Exception):
+    class BrokenError(Exception):
         pass
 
     class Breaks:
@@ -219,7 +219,7 @@ def test_a_failed_call_of_a_stream_leaves_the_optimiser_usable(setting):
             def broken(closure):
                 loss = step(closure)
                 if self.armed:
-                    raise Broken
+                    raise BrokenError
                 return loss
 
             optimizer.step = broken
@@ -229,7 +229,7 @@ def test_a_failed_call_of_a_stream_leaves_the_optimiser_usable(setting):
     learned = stream(optimizer=optimizer)
     with setting():
         optimizer.armed = True
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             learned.partial_fit(X, y)
         optimizer.armed = False
     assert_same(learned.partial_fit(X, y), stream(optimizer=Breaks()).partial_fit(X, y))
@@ -250,7 +250,7 @@ def test_an_instance_made_inside_is_trained(name):
 def test_an_instance_without_data_is_refused():
     with default_device("meta"):
         module = Hidden()
-        with pytest.raises(ValueError, match="`module` must .*meta"):
+        with pytest.raises(ValueError, match=r"`module` must .*meta"):
             fit(module=module)
 
 
