@@ -313,8 +313,8 @@ class NoisyLabelClassifier(
 
     # Training
 
-    @plain_torch()
     @all_or_nothing
+    @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
         """Learn network and noise from observed labels.
@@ -357,8 +357,8 @@ class NoisyLabelClassifier(
         return self
 
     @available_if(streams)
-    @plain_torch()
     @all_or_nothing
+    @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sknoisy._support.torch_state import plain_torch
+
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 PutBack = Callable[[], None]
 
@@ -23,14 +25,16 @@ def all_or_nothing(fit: Fit) -> Fit:
 
     @functools.wraps(fit)
     def fit_or_put_back(estimator: Any, *args: Any, **kwargs: Any) -> Any:
-        put_back = [_attributes(estimator), *_generators(estimator)]
-        if fit.__name__ == "partial_fit":
-            put_back += _in_place(estimator)
+        with plain_torch():  # what is kept must be good outside of the caller's modes as well
+            put_back = [_attributes(estimator), *_generators(estimator)]
+            if fit.__name__ == "partial_fit":
+                put_back += _in_place(estimator)
         try:
             return fit(estimator, *args, **kwargs)
         except BaseException:
-            for part in put_back:
-                part()
+            with plain_torch():
+                for part in put_back:
+                    part()
             raise
 
     return fit_or_put_back  # type: ignore[return-value]

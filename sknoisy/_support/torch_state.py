@@ -7,8 +7,6 @@ a seed must not depend on a default that a script sets for something else.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -42,34 +40,27 @@ class _SinglePrecision:
     """Make float32 the default type while a thread is inside.
 
     The default belongs to the process: the first thread that enters sets it, and the last one
-    that leaves puts it back.
+    that leaves puts it back. There is no lock, which an interrupt could leave locked: each line
+    is right wherever another thread comes in between.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
+        self._inside: list[None] = []
         self._outside = torch.float32
 
     def __enter__(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                self._outside = torch.get_default_dtype()
-            self._n_inside += 1
-            if torch.get_default_dtype() != torch.float32:
-                torch.set_default_dtype(torch.float32)
+        found = torch.get_default_dtype()
+        if found != torch.float32:
+            self._outside = found
+            torch.set_default_dtype(torch.float32)
+        self._inside.append(None)
 
     def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0 and self._outside != torch.float32:
-                torch.set_default_dtype(self._outside)
-
-    def renew_lock(self) -> None:
-        """Take a lock that no other thread holds: a fork leaves the threads behind."""
-        self._lock = threading.Lock()
+        self._inside.pop()
+        if not self._inside:
+            outside, self._outside = self._outside, torch.float32
+            if outside != torch.float32:
+                torch.set_default_dtype(outside)
 
 
 _single_precision = _SinglePrecision()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_single_precision.renew_lock)
