@@ -400,7 +400,14 @@ class NoisyLabelClassifier(
         resume = hasattr(self, "net_")
         labels = stream_classes(self, classes)
         data, labels = observe(
-            self, X, y, sample_weight, self.device, reset=not resume, classes=labels
+            self,
+            X,
+            y,
+            sample_weight,
+            self.device,
+            reset=not resume,
+            classes=labels,
+            dtype=self.net_.dtype if resume else None,
         )
         plan = make_plan(self, data, labels)
         stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sknoisy._data.batches import ArrayDataset
+from sknoisy._data.training_data import NUMPY_TYPES
 from sknoisy._model import equations as F
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._support import validation
@@ -194,8 +195,11 @@ class PredictionMixin:
     def _dataset(self, X: Any) -> ArrayDataset:
         check_is_fitted(self)
         note_computation()
-        X = validation.check_features(self, X, reset=False)
-        return ArrayDataset(X, dtype=next(self.net_.network.head.parameters()).dtype)
+        dtype = self.net_.dtype
+        X = validation.check_features(
+            self, X, reset=False, network_type=NUMPY_TYPES[dtype], training=False
+        )
+        return ArrayDataset(X, dtype=dtype)
 
     def _noise_layer(self) -> NoiseLayer:
         """Return the noise layer in float64; without one, that of labels that are the true ones."""

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._support import validation
+from sknoisy._support.numbers import FloatType, float_type
+
+NUMPY_TYPES: dict[torch.dtype, FloatType] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def observe(
     *,
     reset: bool = True,
     classes: np.ndarray | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Observations, np.ndarray]:
     """Validate and encode training data.
 
@@ -76,6 +80,8 @@ def observe(
         False compares the features with those of the last fit.
     classes : ndarray of shape (n_classes,), default=None
         The sorted labels, when some may be missing from y; None takes those of y.
+    dtype : torch.dtype, default=None
+        Floating point type of the network that goes on to learn; None where X decides.
 
     Returns
     -------
@@ -88,7 +94,10 @@ def observe(
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    X = validation.check_features(estimator, X, reset=reset)
+    if torch.device(device).type != "cpu":
+        dtype = torch.float32
+    network_type = None if dtype is None else NUMPY_TYPES[dtype]
+    X = validation.check_features(estimator, X, reset=reset, network_type=network_type)
     y = validation.check_labels(y, X)
     weight = validation.check_weights(sample_weight, X)
     if weight is not None and not weight.all():
@@ -101,6 +110,6 @@ def observe(
     validation.check_two_classes(classes)
     if weight is not None:
         weight = weight / weight.mean()
-    double = X.dtype == np.float64 and torch.device(device).type == "cpu"
-    dtype = torch.float64 if double else torch.float32
+    if dtype is None:
+        dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
     return Observations(X, target, weight, len(classes), dtype), classes

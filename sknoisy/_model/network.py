@@ -20,6 +20,9 @@ from sknoisy._model.noise_layers import (
     NoiseLayer,
     SparseFeatureTransition,
 )
+from sknoisy._support.memory import check_memory, is_out_of_memory
+
+_NO_QUESTION = 2**26  # bytes that any machine has
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -181,6 +184,7 @@ def build_network(
                 "`hidden_layer_sizes` must hold integers of at least 1; got "
                 f"{hidden_layer_sizes!r}."
             )
+        _check_layers_fit(sample, hidden_layer_sizes)
         hidden: nn.Module = MLP(sample[0].numel(), hidden_layer_sizes, dropout)
     elif isinstance(module, nn.Module):
         if module_params:
@@ -207,7 +211,8 @@ def copied(module: Module) -> Module:
     with torch.no_grad():
         copy_ = copy.deepcopy(module)
     for weight, original in zip(copy_.parameters(), module.parameters(), strict=True):
-        weight.requires_grad_(original.requires_grad)
+        if weight.requires_grad != original.requires_grad:
+            weight.requires_grad_(original.requires_grad)
     return copy_
 
 
@@ -265,6 +270,21 @@ def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
     return module.to(device)
 
 
+def _check_layers_fit(sample: Tensor, hidden_layer_sizes: Sequence[int]) -> None:
+    """Refuse the default network if there is no memory for its weights and their gradients."""
+    sizes = [sample[0].numel(), *map(int, hidden_layer_sizes)]
+    n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    needed = 2 * n_weights * sample.dtype.itemsize
+    if needed > _NO_QUESTION:
+        check_memory(
+            needed,
+            "cpu",
+            f"Training hidden layers of {sizes[1:]} units on {sizes[0]} features, {n_weights:,} "
+            "weights,",
+            "Lower `hidden_layer_sizes`, or the number of features.",
+        )
+
+
 def _is_size(size: Any) -> bool:
     return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
 
@@ -298,6 +318,8 @@ def _width(hidden: nn.Module, sample: Tensor) -> int:
     try:
         output = hidden(sample)
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"`module` failed on a batch of shape {tuple(sample.shape)} and dtype "
             f"{sample.dtype}: {error}"

@@ -7,9 +7,21 @@ training keeps several copies. To run out of memory after hours is worse than to
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+# How torch says it on the CPU of different systems, and elsewhere.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "Storage size calculation overflowed",
+)
 
 _COPIES = 5  # the weights, their gradients, two averages of Adam, those of the best epoch
 
@@ -74,6 +86,31 @@ def check_memory(needed: int, device: str | torch.device, what: str, remedy: str
         raise MemoryError(
             f"{what} takes {needed / gib:.1f} GiB; {free / gib:.1f} GiB are free. {remedy}"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that there is no memory left."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(part in said for part in _NO_MEMORY)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MemoryError with advice where torch raises RuntimeError for want of memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = re.search(r"allocate (\d+) bytes", str(error))
+        what = f"{int(asked[1]) / 2**30:.1f} GiB" if asked else "what it needs"
+        free = available_bytes()
+        there = "" if free is None else f"; {free / 2**30:.1f} GiB of main memory are free"
+        raise MemoryError(
+            f"torch could not allocate {what}{there}. Lower `batch_size`, for predictions "
+            "`iterator_valid__batch_size`, or make the network smaller: `hidden_layer_sizes`, "
+            "what `module` holds and returns, or the number of features."
+        ) from error
 
 
 def available_bytes(device: str | torch.device = "cpu") -> int | None:

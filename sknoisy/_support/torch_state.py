@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from sknoisy._support.memory import memory_errors
+
 _DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -20,9 +22,11 @@ def plain_torch() -> Iterator[None]:
     """Let torch compute as it does when nothing was set; a decorator as well.
 
     Inside there are gradients, no mixed precision, float32 as the default type and the CPU as
-    the default device. What the caller has set is there again afterwards.
+    the default device, and no memory is a MemoryError. What the caller has set is there again
+    afterwards.
     """
     with ExitStack() as stack:
+        stack.enter_context(memory_errors())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         if not torch.is_grad_enabled():

@@ -19,6 +19,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sknoisy._support.numbers import FloatType, as_floats
+
 FloatArray = NDArray[np.float64]
 
 ROUTED_PREFIXES = ("module", "optimizer", "iterator_train", "iterator_valid", "callbacks")
@@ -44,7 +46,14 @@ def refused_as(name: str, expected: str) -> Iterator[None]:
         raise kind(f"`{name}` must {expected}: {error}") from error
 
 
-def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
+def check_features(
+    estimator: Any,
+    X: Any,
+    *,
+    reset: bool,
+    network_type: FloatType | None = None,
+    training: bool = True,
+) -> Any:
     """Validate X, of any rank, and set or compare the names and number of its features.
 
     Parameters
@@ -52,15 +61,20 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     estimator : NoisyLabelClassifier
     X : array-like or CSR of shape (n_samples, ...)
     reset : bool
-        True in fit, False in predictions, where each row must have the shape it had in fit.
+        True in fit; otherwise each row must have the shape that it had in fit.
+    network_type : type, default=None
+        float32 or float64, that of the network which will see X; None where X decides.
+    training : bool, default=True
+        Whether the network learns from X.
 
     Returns
     -------
     ndarray or CSR array of shape (n_samples, ...)
-        float32 or float64 as it came; other types become float32, or stay as they are in
-        a file mapped to memory, which is not to be copied as a whole.
+        float32 or float64 as it came. Whole numbers become what the network has; without one,
+        float32 if that holds them and otherwise float64. They stay as they are in a file mapped
+        to memory, which is not to be copied as a whole.
     """
-    mapped = isinstance(X, np.memmap) and X.dtype.kind in "biuf"
+    given = X
     rows = "a row for each sample" if reset else "rows like those of fit"
     with (
         refused_as("X", f"hold finite numbers, {rows}"),
@@ -71,9 +85,10 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
             X,
             reset=reset,
             accept_sparse="csr",
-            dtype=None if mapped else (np.float32, np.float64),
+            dtype=None,
             allow_nd=True,
         )
+        X = as_floats(X, given, network_type, training=training)
     if reset:
         estimator._row_shape = X.shape[1:]
     elif X.shape[1:] != estimator._row_shape:

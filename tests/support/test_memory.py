@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
+from torch import nn
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._support import memory
@@ -76,3 +77,81 @@ def test_more_noise_targets_than_classes_are_refused():
         NoisyLabelClassifier(n_noise_targets=4).fit(X, y)
     with pytest.raises(ValueError, match="n_noise_targets"):
         NoisyLabelClassifier(n_noise_targets=0).fit(X, y)
+
+
+# --- What torch cannot allocate -----------------------------------------------------------------
+
+
+class Greedy(nn.Module):
+    """Asks for far too much when a batch has many rows."""
+
+    def __init__(self, most_rows=1):
+        super().__init__()
+        self.layer = nn.Linear(2, 4)
+        self.most_rows = most_rows
+
+    def forward(self, X):
+        if len(X) > self.most_rows:
+            torch.zeros(len(X), 2**45)
+        return self.layer(X).relu()
+
+
+class Wide(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2**45)
+
+
+advised = pytest.mark.parametrize("params", [{}, {"noise_model": "c"}, {"early_stopping": True}])
+advice = r"torch could not allocate \d+\.\d GiB.*`batch_size`.*`module`"
+
+
+@advised
+@pytest.mark.parametrize(
+    "module", [Wide, Greedy, lambda: Greedy(2), lambda: Greedy(20)], ids=["made", "1", "2", "20"]
+)
+def test_no_memory_in_a_fit_is_a_memory_error_with_advice(module, params):
+    classifier = NoisyLabelClassifier(module, max_epochs=2, **params)
+    for fit in (classifier.fit, lambda X, y: classifier.partial_fit(X, y, [0, 1, 2])):
+        with pytest.raises(MemoryError, match=advice) as raised:
+            fit(X, y)
+        assert isinstance(raised.value.__cause__, RuntimeError)
+    assert not hasattr(classifier, "net_")
+
+
+@advised
+def test_no_memory_in_a_prediction_is_a_memory_error_with_advice(params):
+    fitted = NoisyLabelClassifier(Greedy, module__most_rows=90, max_epochs=2, **params).fit(X, y)
+    many, labels = np.tile(X, (2, 1)), np.tile(y, 2)
+    calls = [fitted.predict, fitted.predict_proba, fitted.predict_log_proba]
+    calls += [fitted.predict_noisy_proba, lambda X: fitted.label_posterior(X, labels)]
+    for call in calls:
+        with pytest.raises(MemoryError, match=advice):
+            call(many)
+    fitted.set_params(iterator_valid__batch_size=30)
+    assert fitted.fit(X, y).predict(many).shape == (180,)  # as it is told
+
+
+@pytest.mark.parametrize("sizes", [(10**7, 10**7), (10**12,), (2**62, 2**62)])
+def test_a_default_network_that_cannot_be_held_is_refused(sizes):
+    classifier = NoisyLabelClassifier(hidden_layer_sizes=sizes)
+    with pytest.raises(MemoryError, match=r"weights, takes .* GiB.*Lower `hidden_layer_sizes`"):
+        classifier.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 800 bytes.",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+        "Storage size calculation overflowed with sizes=[4611686018427387904]",
+    ],
+)
+def test_every_way_in_which_torch_says_it_is_known(said):
+    with pytest.raises(MemoryError, match="torch could not allocate"), memory.memory_errors():
+        raise RuntimeError(said)
+
+
+def test_other_errors_of_torch_come_through():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory.memory_errors():
+        torch.ones(2, 3) @ torch.ones(2, 3)
