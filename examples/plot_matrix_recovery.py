@@ -8,8 +8,8 @@ The share of wrong labels follows the truth up to heavy noise.
 
 # %%
 # Each digit gets the label of the next one with a probability from none to 45 %. The error is the
-# mean total variation between the rows: 0 is the true matrix, and a matrix that takes the labels
-# at their word is wrong by the rate itself. Three seeds: splits, noise and weights all change.
+# mean total variation between the rows: 0 is the true matrix, and a matrix that assumes the
+# labels correct is wrong by the rate itself. Three seeds: splits, noise and weights all change.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,7 +51,7 @@ left.plot(rates, estimated.mean(axis=1), label="noise_rate_")
 left.plot(rates, estimated, "k.", markersize=5)
 left.set(xlabel="share of wrong labels", ylabel="estimated share", title="How many are wrong")
 left.legend()
-right.plot(rates, rates, "k--", label="labels at their word")
+right.plot(rates, rates, "k--", label="labels assumed correct")
 right.plot(rates, error.mean(axis=1), label="matrix found")
 right.plot(rates, error, "k.", markersize=5)
 right.set(

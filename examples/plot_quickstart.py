@@ -34,7 +34,7 @@ print(f"training labels that are wrong: {np.mean(y_observed != y):.1%}")
 # %%
 # The plain network and the noise layer
 # -------------------------------------
-# ``noise_model=None`` takes the labels for true. The default, the s-model, learns the noise.
+# ``noise_model=None`` assumes the labels to be correct. The default, the s-model, learns the noise.
 # Three seeds show how much of the difference is luck.
 
 plain, noisy = (

@@ -59,7 +59,7 @@ class NoisyLabelClassifier(
     noise_model : {"s", "c"} or None, default="s"
         What the observed label depends on. "s": on the true class only, the choice for most
         data. "c": also on the features; k * k * n_hidden more weights, for noise that sits in
-        a part of the feature space. None: plain training, the labels are taken for true.
+        a part of the feature space. None: plain training, the labels are assumed correct.
     method : {"direct", "em"}, default="direct"
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
         alternates posteriors of the true labels, a closed-form update of the matrix, and an
@@ -76,14 +76,14 @@ class NoisyLabelClassifier(
           classes, columns observed ones, both in the order of `classes_`.
 
         With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
-        or "cluster", and labels are taken at their word: the matrix stays the identity.
+        or "cluster", and labels are assumed correct: the matrix stays the identity.
     learn_transition : bool, default=True
         False keeps the matrix given as `transition_init` fixed and only trains the network
         through it (forward correction).
     transition_prior : float, default=1.0
         How much the start counts as evidence against the training data: a Dirichlet prior
         around it that is worth so many times the training rows. It keeps the matrix from
-        drifting to the identity while the network learns wrong labels by heart. 0 is the
+        drifting to the identity while the network memorises wrong labels. 0 is the
         published method.
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least

@@ -20,7 +20,7 @@ def check_consistent(state: Mapping[str, Any]) -> None:
     """Refuse attributes of a fitted classifier that do not fit each other.
 
     Nothing is computed: the layers of the package are passed shapes only, and those of the user
-    are compared with what they say of themselves.
+    are compared with the sizes that they declare.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _check_passes(layer: nn.Module, n_in: Any, n_out: tuple[int, ...], name: str
 
 
 def _passed(layer: nn.Module, row_shape: tuple[int, ...], name: str) -> Tensor:
-    """Return what a layer makes of two rows, without numbers and without memory for them."""
+    """Return the output of a layer for two rows, without numbers and without memory for them."""
     tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     shapes = {key: tensor.detach().to("meta") for key, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""What a fitted classifier says: of true labels, of observed ones, and of the noise."""
+"""Predictions of a fitted classifier: true labels, observed ones, and the noise."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class PredictionMixin:
 def _without_nan(log_proba: Tensor) -> Tensor:
     if log_proba.sum().isnan():
         raise ValueError(
-            "The network says NaN of some rows of X: their values are too large for it. Scale X "
+            "The network gives NaN for some rows of X: their values are too large for it. Scale X "
             "as in fit."
         )
     return log_proba

@@ -400,7 +400,7 @@ def log_volume(transition: Tensor) -> Tensor:
     """Logarithm of the volume that the rows of the matrix span, ``log |det T|``.
 
     Among all matrices that explain the labels, the one of least volume leaves the clean
-    probabilities the sharpest; the identity, which takes all labels for true, has the largest
+    probabilities the sharpest; the identity, which assumes all labels correct, has the largest
     (X. Li et al., "Provably end-to-end label-noise learning without anchor points", ICML 2021).
 
     Parameters

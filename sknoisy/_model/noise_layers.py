@@ -29,7 +29,7 @@ Layout = dict[str, tuple[tuple[int, ...], int | None]]
 
 
 class Linearization(NamedTuple):
-    """What a noise layer says of the labels of a batch, and how that changes.
+    """Likelihood of the labels of a batch under a noise layer, with its derivatives.
 
     Attributes
     ----------

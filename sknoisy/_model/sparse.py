@@ -1,4 +1,4 @@
-"""What a sparse noise layer keeps of a transition matrix: a few columns for each true class.
+"""Packed transition matrices of sparse noise layers: a few columns for each true class.
 
 Packed, the columns of a row stand side by side; `targets` says which they are.
 """

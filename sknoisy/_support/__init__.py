@@ -1,1 +1,1 @@
-"""What all rooms lean on: validation, seeds, threads, memory, progress."""
+"""Shared parts: validation, seeds, threads, memory, progress."""

@@ -1,4 +1,4 @@
-"""What the package accepts, and what it says of anything else."""
+"""Validation of parameters and data, with messages that name them."""
 
 from __future__ import annotations
 

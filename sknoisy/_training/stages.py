@@ -167,7 +167,7 @@ class Trainer:
         return start
 
     def _estimate(self, log_proba: Tensor) -> np.ndarray:
-        """Return the matrix that predictions for unseen rows and observed labels speak for."""
+        """Estimate the matrix from predictions for unseen rows and their observed labels."""
         seen = log_proba.numpy(), self.data.target, self.data.weight
         if self.plan.transition_init == "cluster":
             return cluster_start(*seen, random_state=self.seed)
@@ -198,7 +198,7 @@ class Trainer:
         return starts[int(np.argmin(losses))]
 
     def _cross_fitted(self) -> Tensor:
-        """Train a baseline on each half of the rows and return what it says of the other half.
+        """Train a baseline on each half of the rows and return its predictions for the other half.
 
         Each stops when the likelihood of the half that it does not see stops rising, judged by
         some of its rows when they are many.
@@ -224,7 +224,7 @@ class Trainer:
         self.net.network.load_state_dict(self.fresh, strict=False)
 
     def _clean_log_proba(self, dataset: ArrayDataset | None = None) -> Tensor:
-        """Return what the network says of the rows of a data set, or of all rows."""
+        """Return the predictions for the rows of a data set, or for all rows."""
         log_proba = self.net.clean_log_proba(self.data.dataset() if dataset is None else dataset)
         check_no_nan(self.net, log_proba)
         return log_proba

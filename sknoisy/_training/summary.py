@@ -1,4 +1,4 @@
-"""What a net has learned, averaged over the rows that it was trained on."""
+"""Summary of a trained net: averages of its predictions over the training data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def summary(
 
 
 def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Average what the network says of the training data, in one pass over it.
+    """Average the predictions for the training data, in one pass over it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-r"""The noise once more, from what a network says of rows that it was not trained on.
+r"""Calibration of predictions and transition matrix on rows that were held out.
 
 A network that learned from noisy labels is too sure of itself, or not sure enough, on new rows;
 with it, the posterior of the true label and the noise rate are wrong even if the ranking is
@@ -143,7 +143,7 @@ def most_likely_transition(
     """
 
     def step(transition: FloatArray) -> tuple[FloatArray, float, float]:
-        """Return what EM makes of the matrix, its likelihood, and a bound of what is missing."""
+        """Return the matrix after a step of EM, its likelihood, and a bound of the gap."""
         likelihoods = [p @ transition[:, j] for j, p in enumerate(proba)]
         gradient = np.stack([p.T @ (1 / q) for p, q in zip(proba, likelihoods, strict=True)], 1)
         gradient += pseudo_counts / transition

@@ -1,7 +1,7 @@
 """A mixture of Gaussian classes whose labels are observed through noise.
 
-What a network says of rows that it was not trained on is spread around one centre for each
-true class, wherever the labels went. The model makes that explicit,
+Predictions for rows that a network was not trained on are spread around one centre for each true
+class, wherever the labels went. The model makes that explicit,
 
 ``s_t | y=i ~ N(mu_i, Sigma)``, ``z_t | y=i ~ T_i``,
 

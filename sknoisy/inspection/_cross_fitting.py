@@ -1,4 +1,4 @@
-"""What models say of rows that they were not trained on."""
+"""Cross-fitting: predictions for rows by models that were not trained on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDED = "label_posterior"
 
 
 class HeldOut(NamedTuple):
-    """What models of the folds say of the rows that they were not fitted to.
+    """Out-of-fold predictions, each by a model that was not fitted to the row.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ def held_out_factors(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -
 
 
 def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recalibration:
-    """Fit the estimator to every split and recalibrate what it says of the rows held out.
+    """Fit the estimator to every split and recalibrate its predictions for the rows held out.
 
     For estimators with noise that depends on the features, one matrix for all rows is tried as
     well; and so is the same network without a noise model, whose features may serve better
@@ -145,7 +145,7 @@ def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
 
 
 def without_noise_model(estimator: Any) -> Any:
-    """Return a clone of the estimator that takes the labels for right."""
+    """Return a clone of the estimator that assumes the labels to be correct."""
     plain = clone(estimator)
     unwrap_unfitted(plain, NEEDED).set_params(
         noise_model=None, method="direct", transition_init="auto", learn_transition=True

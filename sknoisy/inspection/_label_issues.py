@@ -213,7 +213,7 @@ def _judge(
         classifier, X = unwrap_fitted(estimator, X, NEEDED)
         if classifier.noise_model is None:
             raise ValueError(
-                "The fitted estimator has noise_model=None: it takes every label for right. Pass "
+                "The fitted estimator has noise_model=None: all labels are assumed correct. Pass "
                 "`cv`, or fit one with a noise model."
             )
         classes, transition = classifier.classes_, classifier.transition_matrix_

@@ -1,4 +1,4 @@
-"""The noisy mixture: what its EM finds, and what it says of how well it fits."""
+"""The noisy mixture: what its EM finds, and how well it fits."""
 
 import numpy as np
 import pytest
