@@ -35,8 +35,27 @@ class HeldOut(NamedTuple):
     transition: FloatArray
 
 
-def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> list[tuple[Any, Any]]:
-    """Return the splits of `cv`, which must hold out every row once.
+class Partition(NamedTuple):
+    """Observed labels, and splits of their rows that hold out every row once.
+
+    Attributes
+    ----------
+    y : ndarray of shape (n_samples,)
+    classes : ndarray of shape (n_classes,)
+        The sorted labels.
+    target : ndarray of shape (n_samples,)
+        Encoded labels.
+    splits : list of (train, test)
+    """
+
+    y: np.ndarray
+    classes: np.ndarray
+    target: np.ndarray
+    splits: list[tuple[np.ndarray, np.ndarray]]
+
+
+def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> Partition:
+    """Return labels and the splits of `cv`, which must hold out every row once.
 
     Parameters
     ----------
@@ -50,7 +69,7 @@ def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> list[tuple[
 
     Returns
     -------
-    list of (train, test)
+    Partition
 
     Raises
     ------
@@ -59,7 +78,7 @@ def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> list[tuple[
         to train on.
     """
     splits = list(check_cv(cv, y, classifier=True).split(X, y, groups))
-    splits = [tuple(np.arange(len(y))[rows] for rows in split) for split in splits]
+    splits = [(np.arange(len(y))[train], np.arange(len(y))[test]) for train, test in splits]
     held_out = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(y))
     if np.any(held_out != 1):
         raise ValueError(
@@ -67,32 +86,33 @@ def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> list[tuple[
             f"{np.count_nonzero(held_out == 0)} rows never and "
             f"{np.count_nonzero(held_out > 1)} more than once."
         )
+    classes, target = np.unique(y, return_inverse=True)
     for train, test in splits:
         if len(np.intersect1d(train, test)):
             raise ValueError(f"`cv` must not train on the rows that it holds out; {cv!r} does.")
-        missing = np.setdiff1d(y, y[train])
+        missing = np.delete(classes, target[train])
         if len(missing):
             raise ValueError(
                 f"`y` has too few rows of {missing.tolist()!r} for `cv`={cv!r}: the models must "
                 "see every label in each fold. Take fewer folds, or leave these rows out."
             )
-    return splits
+    return Partition(y, classes, target, splits)
 
 
-def held_out_factors(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> HeldOut:
-    """Fit a clone of the estimator for every split and ask it about the rows held out."""
-    n_classes = len(np.unique(y))
+def out_of_fold_log_probabilities(estimator: Any, X: Any, rows: Partition) -> HeldOut:
+    """Fit a clone of the estimator for every split and let it predict the rows held out."""
+    y, n_classes = rows.y, len(rows.classes)
     clean, column = np.empty((2, len(y), n_classes))
     transition = np.zeros((n_classes, n_classes))
-    for train, test in splits:
+    for train, test in rows.splits:
         model = clone(estimator).fit(_safe_indexing(X, train), y[train])
         classifier, X_test = unwrap_fitted(model, _safe_indexing(X, test), NEEDED)
         clean[test], column[test] = classifier._label_factors(X_test, y[test])
-        transition += classifier.transition_matrix_ / len(splits)
+        transition += classifier.transition_matrix_ / len(rows.splits)
     return HeldOut(clean, column, transition)
 
 
-def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recalibration:
+def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     """Fit the estimator to every split and recalibrate its predictions for the rows held out.
 
     For estimators with noise that depends on the features, one matrix for all rows is tried as
@@ -105,26 +125,24 @@ def cross_fit(estimator: Any, X: Any, y: np.ndarray, splits: list[Any]) -> Recal
     estimator : object
         Unfitted, or fitted: it is cloned.
     X : array-like of shape (n_samples, ...)
-    y : ndarray of shape (n_samples,)
-    splits : list of (train, test)
+    rows : Partition
 
     Returns
     -------
     Recalibration
     """
-    estimator = best_of_search(estimator, X, y)
+    estimator = best_of_search(estimator, X, rows.y)
     classifier = unwrap_unfitted(estimator, NEEDED)
-    target = np.searchsorted(np.unique(y), y)
-    held_out = held_out_factors(estimator, X, y, splits)
+    held_out = out_of_fold_log_probabilities(estimator, X, rows)
     if not classifier.learn_transition:
         return sharpen(held_out.clean_log_proba, held_out.log_column)
     start = held_out.transition
-    candidates = [recalibrate(held_out.clean_log_proba, target, start)]
+    candidates = [recalibrate(held_out.clean_log_proba, rows.target, start)]
     if classifier.noise_model == "c":
         candidates.insert(0, sharpen(held_out.clean_log_proba, held_out.log_column))
     if classifier.noise_model is not None:
-        plain = held_out_factors(without_noise_model(estimator), X, y, splits)
-        candidates.append(recalibrate(plain.clean_log_proba, target, start))
+        plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
+        candidates.append(recalibrate(plain.clean_log_proba, rows.target, start))
     best = candidates[0]
     for candidate in candidates[1:]:
         gain = candidate.log_likelihood - best.log_likelihood

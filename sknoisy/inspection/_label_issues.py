@@ -89,7 +89,7 @@ def label_quality(
     True
     """
     labels, index = validation.check_rows_and_labels(X, y)
-    posterior, target, _, _ = _judge(estimator, X, labels, cv, groups)
+    posterior, target, _, _ = _label_posterior(estimator, X, labels, cv, groups)
     return _with_index(posterior[np.arange(len(target)), target], index, name="quality")
 
 
@@ -165,7 +165,7 @@ def find_label_issues(
     True
     """
     labels, index = validation.check_rows_and_labels(X, y)
-    posterior, target, classes, n_wrong = _judge(estimator, X, labels, cv, groups)
+    posterior, target, classes, n_wrong = _label_posterior(estimator, X, labels, cv, groups)
     rows = np.arange(len(target))
     quality = posterior[rows, target]
     posterior[rows, target] = -1.0
@@ -189,10 +189,10 @@ def find_label_issues(
     return issues
 
 
-def _judge(
+def _label_posterior(
     estimator: Any, X: Any, y: np.ndarray, cv: Any, groups: ArrayLike | None
 ) -> tuple[FloatArray, np.ndarray, np.ndarray, float]:
-    """Say what the true labels may be.
+    """Return the posterior of the true labels.
 
     Returns
     -------
@@ -206,8 +206,9 @@ def _judge(
     """
     if cv is not None:
         unwrap_unfitted(estimator, NEEDED)
-        classes, target = np.unique(y, return_inverse=True)
-        fit = cross_fit(estimator, X, y, partition(cv, X, y, groups))
+        rows = partition(cv, X, y, groups)
+        classes, target = rows.classes, rows.target
+        fit = cross_fit(estimator, X, rows)
         posterior, proba, transition = fit.posterior, np.exp(fit.clean_log_proba), fit.transition
     else:
         classifier, X = unwrap_fitted(estimator, X, NEEDED)

@@ -33,7 +33,7 @@ from sknoisy.inspection._cross_fitting import (
     NEEDED,
     HeldOut,
     best_of_search,
-    held_out_factors,
+    out_of_fold_log_probabilities,
     partition,
     without_noise_model,
 )
@@ -129,7 +129,7 @@ def transition_interval(
     """
     labels, _ = validation.check_rows_and_labels(X, y)
     confidence = validation.check_confidence(confidence)
-    splits = partition(cv, X, labels, groups)
+    rows = partition(cv, X, labels, groups)
     estimator = best_of_search(estimator, X, labels)
     classifier = unwrap_unfitted(estimator, NEEDED)
     if classifier.noise_model != "s" or not classifier.learn_transition:
@@ -138,10 +138,9 @@ def transition_interval(
             f"noise_model={classifier.noise_model!r}, "
             f"learn_transition={classifier.learn_transition!r}."
         )
-    classes, target = np.unique(labels, return_inverse=True)
-    held_out = held_out_factors(estimator, X, labels, splits)
+    held_out = out_of_fold_log_probabilities(estimator, X, rows)
     fit = recalibrate(
-        held_out.clean_log_proba, target, held_out.transition, pseudo_count=_PSEUDO_COUNT
+        held_out.clean_log_proba, rows.target, held_out.transition, pseudo_count=_PSEUDO_COUNT
     )
     assert fit.transition is not None
     variance = transition_variance(fit)
@@ -152,7 +151,7 @@ def transition_interval(
         standard_error=np.sqrt(variance),
         lower=lower,
         upper=upper,
-        classes=classes,
+        classes=rows.classes,
     )
 
 
@@ -236,16 +235,16 @@ def noise_test(
     False
     """
     labels, _ = validation.check_rows_and_labels(X, y)
-    splits = partition(cv, X, labels, groups)
+    rows = partition(cv, X, labels, groups)
     estimator = best_of_search(estimator, X, labels)
     classifier = unwrap_unfitted(estimator, NEEDED)
     if classifier.noise_model is None:
         raise ValueError("A test of noise needs a noise model; got noise_model=None.")
-    target = np.unique(labels, return_inverse=True)[1]
-    noisy = held_out_factors(estimator, X, labels, splits)
-    plain = held_out_factors(without_noise_model(estimator), X, labels, splits)
-    folds = [test for _, test in splits]
-    column = _with_one_more_label(noisy, target)
+    target = rows.target
+    noisy = out_of_fold_log_probabilities(estimator, X, rows)
+    plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
+    folds = [test for _, test in rows.splits]
+    column = _add_one_smoothing(noisy, target)
     alternative, n_wrong = _predict_labels(noisy.clean_log_proba, column, target, folds)
     results = []
     for without in (noisy, plain):
@@ -265,7 +264,7 @@ def noise_test(
     return max(results, key=lambda result: result.pvalue)
 
 
-def _with_one_more_label(held_out: HeldOut, target: np.ndarray) -> FloatArray:
+def _add_one_smoothing(held_out: HeldOut, target: np.ndarray) -> FloatArray:
     """Add to the noise of each true class one label that is drawn like the observed ones.
 
     Labels that no row of a class had are improbable then, and not impossible.

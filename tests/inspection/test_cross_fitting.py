@@ -1,4 +1,4 @@
-"""What the cross-fit chooses among."""
+"""The choice of the cross-fit among noise models."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 from sknoisy import NoisyLabelClassifier
 from sknoisy._transition.calibration import recalibrate, sharpen
 from sknoisy.inspection import _cross_fitting
-from sknoisy.inspection._cross_fitting import HeldOut, cross_fit
+from sknoisy.inspection._cross_fitting import HeldOut, Partition, cross_fit
 from sknoisy.noise import random_transition
 
 K = 6
@@ -29,8 +29,9 @@ def chosen(found, plain, y, monkeypatch):
     def of_folds(estimator, *rest):
         return plain if estimator.noise_model is None else found
 
-    monkeypatch.setattr(_cross_fitting, "held_out_factors", of_folds)
-    return cross_fit(NoisyLabelClassifier(noise_model="c"), np.zeros((len(y), 1)), y, [])
+    monkeypatch.setattr(_cross_fitting, "out_of_fold_log_probabilities", of_folds)
+    classifier = NoisyLabelClassifier(noise_model="c")
+    return cross_fit(classifier, np.zeros((len(y), 1)), Partition(y, np.arange(K), y, []))
 
 
 def test_a_matrix_pays_for_its_entries(monkeypatch):
