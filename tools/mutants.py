@@ -66,13 +66,16 @@ class Places(Visitor):
 
 
 def essence(code: str) -> str:
-    """Return what the interpreter sees of code, without annotations."""
+    """Return what the interpreter sees of code, without annotations and marks of arguments."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign):
             node.annotation = ast.Constant(None)
         if isinstance(node, ast.FunctionDef):
             node.returns = None
+        if isinstance(node, ast.arguments):  # how they may be passed
+            node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+            node.posonlyargs = node.kwonlyargs = []
     return ast.dump(tree)
 
 
@@ -157,9 +160,14 @@ def main() -> None:
             if not survives(mutant, tree, arguments.then):
                 n_killed += 1
                 continue
-            before, after = (ROOT / mutant.module).read_text(), mutant.code
+            before, after = (tree / mutant.module).read_text(), mutant.code
             lines = difflib.unified_diff(
-                before.splitlines(), after.splitlines(), str(mutant.module), mutant.operator, n=0
+                before.splitlines(),
+                after.splitlines(),
+                str(mutant.module),
+                mutant.operator,
+                lineterm="",
+                n=0,
             )
             print(f"{number}: {n_killed} killed so far; survived:", *lines, sep="\n", flush=True)
     print(f"{n_killed} of {len(sample)} killed")
