@@ -14,12 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import (
-    ClassTransition,
-    FeatureTransition,
-    NoiseLayer,
-    SparseFeatureTransition,
-)
+from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
+from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._support.memory import check_memory, is_out_of_memory
 
 _NO_QUESTION = 2**26  # bytes that any machine has

@@ -10,7 +10,8 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import ClassTransition, FeatureTransition
+from sknoisy._model.feature_noise import FeatureTransition
+from sknoisy._model.noise_layers import ClassTransition
 
 seeds = st.integers(0, 2**31)
 class_counts = st.integers(2, 5)

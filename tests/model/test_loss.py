@@ -8,14 +8,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from sknoisy._model import equations as F
-from sknoisy._model import noise_layers
+from sknoisy._model import feature_noise
+from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
 from sknoisy._model.loss import Objective
-from sknoisy._model.noise_layers import (
-    ClassTransition,
-    FeatureTransition,
-    NoiseLayer,
-    SparseFeatureTransition,
-)
+from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 
 N, K, H = 12, 5, 4
 LAYERS = {
@@ -131,7 +127,7 @@ def test_parts_give_the_loss_and_the_gradient_of_the_whole(
     logits, hidden, _, _ = batch()
     noise, clean = layer(name), torch.log_softmax(logits, 1)
     proba = [noise.noisy_log_proba(clean, hidden), noise.joint_counts(clean.exp(), hidden)]
-    monkeypatch.setattr(noise_layers, "_ELEMENTS_AT_ONCE", 3 * noise.bias.numel())
+    monkeypatch.setattr(feature_noise, "_ELEMENTS_AT_ONCE", 3 * noise.bias.numel())
     sizes = []
     original = F.feature_log_transition
     monkeypatch.setattr(

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from sknoisy._model.feature_noise import FeatureTransition
 from sknoisy._model.network import MLP, NoisyLabelNetwork, build_network
-from sknoisy._model.noise_layers import ClassTransition, FeatureTransition
+from sknoisy._model.noise_layers import ClassTransition
 
 
 class Hidden(nn.Sequential):

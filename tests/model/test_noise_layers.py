@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sknoisy._model.noise_layers import ClassTransition, FeatureTransition
+from sknoisy._model.feature_noise import FeatureTransition
+from sknoisy._model.noise_layers import ClassTransition
 
 TRANSITION = torch.tensor(
     [[0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4]], dtype=torch.float64
