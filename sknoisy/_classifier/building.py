@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from scipy import sparse
+from torch import Tensor, nn
 
-from sknoisy._data.batches import ArrayBatches
-from sknoisy._data.training_data import Observations
+from sknoisy._data.batches import ArrayBatches, ArrayDataset
+from sknoisy._data.training_data import Observations, occurring_columns
 from sknoisy._model.network import NoisyLabelNetwork, build_network, copied
 from sknoisy._support.memory import check_feature_noise_fits
 from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
@@ -141,14 +142,15 @@ def build_net(
 
 
 def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
-    sample, _ = data.dataset().take(slice(0, 2))
+    sample, _ = ArrayDataset(data.X, dtype=data.dtype).take(slice(0, 2))
     return build_network(
         classifier.module,
         classifier._params_of("module"),
-        sample["X"] if isinstance(sample, dict) else sample,
+        cast(Tensor, sample),
         data.n_classes,
         hidden_layer_sizes=classifier.hidden_layer_sizes,
         dropout=classifier.dropout,
+        columns=occurring_columns(data.X) if classifier.module is None else None,
     )
 
 
@@ -158,4 +160,21 @@ def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) ->
             "warm_start=True needs the classes of the first fit, "
             f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
         )
-    return copied(classifier.net_.network).cast_(data.dtype)
+    network = copied(classifier.net_.network).cast_(data.dtype)
+    if network.sparse_input is not None:
+        network.sparse_input.extend(_columns_in(data.X))
+    return network
+
+
+def knows_columns(net: NoiseAdaptationNet, data: Observations) -> bool:
+    """Whether a net has weights for all columns of wide sparse data."""
+    layer = net.network.sparse_input
+    return layer is None or bool(np.isin(_columns_in(data.X), layer.columns.cpu()).all())
+
+
+def _columns_in(X: Any) -> np.ndarray:
+    """Return the columns that occur in X, sparse or dense."""
+    n_columns = X.shape[1]
+    return np.flatnonzero(
+        np.bincount(X.indices, minlength=n_columns) if sparse.issparse(X) else X.any(axis=0)
+    )

@@ -17,7 +17,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
-from sknoisy._classifier.building import build_net, check_combinations, make_plan
+from sknoisy._classifier.building import (
+    build_net,
+    check_combinations,
+    knows_columns,
+    make_plan,
+)
 from sknoisy._classifier.parameters import RoutedParamsMixin
 from sknoisy._classifier.persistence import VersionedMixin
 from sknoisy._classifier.prediction import PredictionMixin
@@ -345,6 +350,7 @@ class NoisyLabelClassifier(
         stream = seed_stream(self.random_state)
         with torch_seeded(draw_seed(stream), self.device):
             net = build_net(self, data, classes, resume=resume)
+            data = replace(data, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, classes)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             trainer = Trainer(net, data, plan, stream, progress)
@@ -413,8 +419,13 @@ class NoisyLabelClassifier(
         stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))
         with torch_seeded(draw_seed(stream.random_state), self.device):
             goes_on = resume and self.net_.trains and self.net_.lr == self.lr
-            net = self.net_ if goes_on else build_net(self, data, labels, resume=resume)
-            data = replace(data, dtype=net.dtype)
+            if goes_on and knows_columns(self.net_, data):
+                net = self.net_
+            else:
+                net = build_net(self, data, labels, resume=resume)
+            if goes_on and net is not self.net_:
+                net.take_over_steps(self.net_)
+            data = replace(data, dtype=net.dtype, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, labels)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             start = learn_chunk(net, data, plan, stream, progress)

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from sknoisy._model.network import MLP, NoisyLabelNetwork
 from sknoisy._model.noise_layers import NoiseLayer
+from sknoisy._model.sparse_input import SparseLinear
 from sknoisy._training.net import NoiseAdaptationNet
 
 
@@ -117,6 +118,8 @@ def _declared_shapes(layer: Any) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     if type(layer) is nn.Linear:
         shapes = {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
+    elif type(layer) is SparseLinear:
+        shapes = {"weight": (len(layer.columns), layer.n_out), "bias": (layer.n_out,)}
     elif type(layer) in (nn.Embedding, nn.EmbeddingBag):
         shapes = {"weight": (layer.num_embeddings, layer.embedding_dim)}
     elif type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):

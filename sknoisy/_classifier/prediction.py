@@ -199,7 +199,7 @@ class PredictionMixin:
         X = validation.check_features(
             self, X, reset=False, network_type=NUMPY_TYPES[dtype], training=False
         )
-        return ArrayDataset(X, dtype=dtype)
+        return ArrayDataset(X, dtype=dtype, keep_sparse=self.net_.network.takes_sparse)
 
     def _noise_layer(self) -> NoiseLayer:
         """Return the noise layer in float64; without one, that of labels that are the true ones."""

@@ -16,9 +16,11 @@ from sklearn.utils import check_scalar
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sknoisy._support.sparse_rows import SparseRows
 from sknoisy._support.validation import refused_as
 
-Batch = tuple[Tensor | dict[str, Tensor], Tensor]
+Rows = Tensor | SparseRows
+Batch = tuple[Rows | dict[str, Rows], Tensor]
 
 _BYTES_AT_ONCE = 2**20
 _INFERENCE_ROWS = 4096
@@ -32,13 +34,15 @@ class ArrayDataset(Dataset):
     Parameters
     ----------
     X : ndarray of shape (n, ...), CSR array of shape (n, n_features), or dict with key "X"
-        The data. It is never copied as a whole, and CSR is made dense a batch at a time.
+        The data. It is never copied as a whole.
     y : ndarray of shape (n,), default=None
         Encoded observed labels; None gives zeros.
     rows : ndarray of int, default=None
         The rows of the arrays that belong to the data set, in this order; None means all.
     dtype : torch.dtype, default=None
         Floating point type of the batches of X; None keeps that of X.
+    keep_sparse : bool, default=False
+        Whether batches of CSR are `SparseRows`; otherwise they are made dense, one at a time.
     **extras : ndarray or Tensor of shape (n, ...)
         More values of each row. With any of them, a batch of X is a dict that holds the
         data under "X" and each extra under its name.
@@ -51,6 +55,7 @@ class ArrayDataset(Dataset):
         *,
         rows: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
+        keep_sparse: bool = False,
         **extras: Any,
     ) -> None:
         if isinstance(X, dict):
@@ -60,6 +65,7 @@ class ArrayDataset(Dataset):
         self.target = y
         self.rows = rows
         self.dtype = dtype
+        self.keep_sparse = keep_sparse and sparse.issparse(X)
         self.extras = {name: _as_tensor(value) for name, value in extras.items()}
         self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
         self._rows = None if rows is None else _as_tensor(rows)
@@ -84,26 +90,38 @@ class ArrayDataset(Dataset):
     def bytes_per_row(self) -> int:
         """Size of a row of the data as a batch holds it."""
         itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize
-        return max(1, math.prod(self.data.shape[1:]) * itemsize)
+        n_values = math.prod(self.data.shape[1:])
+        if self.keep_sparse:  # a value, its column, and what is computed of them
+            n_values = 4 * self.data.nnz // max(1, self.data.shape[0])
+        return max(1, n_values * itemsize)
 
     def take(self, index: np.ndarray | Tensor | slice) -> Batch:
         """Return copies of the rows at positions `index` of this set as one batch."""
-        if isinstance(index, slice):
-            at: Tensor | slice = index if self._rows is None else self._rows[index]
-        else:
-            at = _as_tensor(index)
-            at = at if self._rows is None else self._rows.index_select(0, at)
-        data, target = self._dense(at), _copied(self._target, at)
+        at = self._at(index)
+        target = _copied(self._target, at)
+        data: Rows = self._sparse(at) if self.keep_sparse else self._dense(at)
         if not self.extras:
             return data, target
         return {"X": data, **{k: _copied(v, at) for k, v in self.extras.items()}}, target
 
     def __getitem__(self, i: int) -> Batch:
         """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
-        X, y = self.take(np.array([i]))
-        if isinstance(X, dict):
-            return {name: value[0] for name, value in X.items()}, y[0]
-        return X[0], y[0]
+        at = self._at(np.array([i]))
+        X, y = self._dense(at)[0], self._target[at][0]
+        if not self.extras:
+            return X, y
+        return {"X": X, **{name: value[at][0] for name, value in self.extras.items()}}, y
+
+    def _at(self, index: np.ndarray | Tensor | slice) -> Tensor | slice:
+        """Return the positions in the arrays of positions in this set."""
+        if isinstance(index, slice):
+            return index if self._rows is None else self._rows[index]
+        at = _as_tensor(index)
+        return at if self._rows is None else self._rows.index_select(0, at)
+
+    def _sparse(self, at: Tensor | slice) -> SparseRows:
+        rows = self.data[at if isinstance(at, slice) else at.numpy()]
+        return SparseRows.of(rows, self.dtype)
 
     def _dense(self, at: Tensor | slice) -> Tensor:
         if self._tensor is not None:

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._support import validation
 from sknoisy._support.numbers import FloatType, float_type
+
+_FEWEST_WIDE_COLUMNS = 1000
+_LARGEST_DENSITY = 0.05
 
 NUMPY_TYPES: dict[torch.dtype, FloatType] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -30,6 +34,8 @@ class Observations:
     n_classes : int
     dtype : torch.dtype
         Floating point type of the network.
+    keep_sparse : bool, default=False
+        Whether the network takes CSR as it is.
     """
 
     X: Any
@@ -37,6 +43,7 @@ class Observations:
     weight: np.ndarray | None
     n_classes: int
     dtype: torch.dtype
+    keep_sparse: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
@@ -45,13 +52,33 @@ class Observations:
         """Return the rows as a data set, together with their weights and more values."""
         if self.weight is not None:
             extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
-        return ArrayDataset(self.X, self.target, rows=rows, dtype=self.dtype, **extras)
+        return ArrayDataset(
+            self.X,
+            self.target,
+            rows=rows,
+            dtype=self.dtype,
+            keep_sparse=self.keep_sparse,
+            **extras,
+        )
 
     def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the observed labels and the weights of the rows."""
         at = slice(None) if rows is None else rows
         weight = None if self.weight is None else torch.as_tensor(self.weight[at])
         return torch.as_tensor(self.target[at]), weight
+
+
+def occurring_columns(X: Any) -> np.ndarray | None:
+    """Return the columns with stored entries, ascending, of data that are wide and mostly zero.
+
+    None for other data, of which dense batches are multiplied faster.
+    """
+    if not sparse.issparse(X):
+        return None
+    n_rows, n_columns = X.shape
+    if n_columns < _FEWEST_WIDE_COLUMNS or X.nnz > _LARGEST_DENSITY * n_rows * n_columns:
+        return None
+    return np.flatnonzero(np.bincount(X.indices, minlength=n_columns))
 
 
 def observe(

@@ -8,7 +8,7 @@ the user's go through autograd; the softmax layer and the noise layer on top of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from sknoisy._model import equations as F
 from sknoisy._model.loss import Objective
 from sknoisy._model.network import MLP, NoisyLabelNetwork
 from sknoisy._model.noise_layers import NoiseLayer
+from sknoisy._model.sparse_input import SparseLinear
+from sknoisy._support.sparse_rows import SparseRows
+
+_DENSE_PARTS = (nn.Flatten, nn.Identity, nn.Linear, SparseLinear, nn.ReLU)
 
 
 def backward_pass(
@@ -82,13 +86,18 @@ class DenseLayers:
         Of a network that `supports_closed_form`.
     """
 
-    def __init__(self, hidden: nn.Module) -> None:
+    def __init__(self, hidden: MLP) -> None:
+        self.sparse_input = hidden.sparse_input
         self.layers = [layer for layer in hidden.children() if isinstance(layer, nn.Linear)]
+        self._X: Tensor | SparseRows | None = None
         self._values: list[Tensor] = []
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor | SparseRows) -> Tensor:
         """Return h(x), shape (n, n_hidden)."""
-        values = [X.flatten(1)]
+        if self.sparse_input is None:
+            values = [cast(Tensor, X).flatten(1)]
+        else:
+            self._X, values = X, [self.sparse_input(X).relu_()]
         for layer in self.layers:
             values.append(torch.addmm(layer.bias, values[-1], layer.weight.T).relu_())
         self._values = values
@@ -100,8 +109,11 @@ class DenseLayers:
             gradient *= self._values.pop().sign()  # of a ReLU: one where it passes, else zero
             layer = self.layers[len(self._values) - 1]
             set_gradients(layer, self._values[-1], gradient)
-            if len(self._values) > 1:
+            if len(self._values) > 1 or self.sparse_input is not None:
                 gradient = gradient @ layer.weight
+        if self.sparse_input is not None and self._X is not None:
+            gradient *= self._values.pop().sign()
+            self.sparse_input.set_gradients(self._X, gradient)
 
 
 class AutogradLayers:
@@ -154,7 +166,7 @@ def is_dense(hidden: nn.Module) -> bool:
     layers = list(hidden.children())
     return (
         type(hidden) is MLP
-        and all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
+        and all(type(layer) in _DENSE_PARTS for layer in layers)
         and all(weight.requires_grad for weight in hidden.parameters())
         and not any(_has_hooks(part) for part in (hidden, *layers))
     )

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from sknoisy._model import equations as F
 from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
+from sknoisy._model.sparse_input import SparseLinear
 from sknoisy._support.memory import check_memory, is_out_of_memory
+from sknoisy._support.sparse_rows import SparseRows
 
 _NO_QUESTION = 2**26  # bytes that any machine has
 
@@ -34,17 +36,32 @@ class MLP(nn.Sequential):
         Units of each hidden layer; the last one is n_hidden.
     dropout : float, default=0.0
         Share of hidden units that is dropped in training.
+    columns : ndarray of int, default=None
+        The columns that occur in sparse data, for a first layer that takes them as they are.
     """
 
     def __init__(
-        self, n_features: int, hidden_layer_sizes: Sequence[int] = (100,), dropout: float = 0.0
+        self,
+        n_features: int,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        dropout: float = 0.0,
+        columns: np.ndarray | None = None,
     ) -> None:
-        layers: list[nn.Module] = [nn.Flatten()]
+        layers: list[nn.Module] = [nn.Flatten() if columns is None else nn.Identity()]
         for n_in, n_out in pairwise([n_features, *hidden_layer_sizes]):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+            if columns is not None and len(layers) == 1:
+                layers += [SparseLinear(n_in, n_out, torch.as_tensor(columns)), nn.ReLU()]
+            else:
+                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
+
+    @property
+    def sparse_input(self) -> SparseLinear | None:
+        """The first layer, if it takes sparse data as they are."""
+        first = self[1] if len(self) > 1 else None
+        return first if isinstance(first, SparseLinear) else None
 
 
 class NoisyLabelNetwork(nn.Module):
@@ -76,12 +93,12 @@ class NoisyLabelNetwork(nn.Module):
         self.register_module("noise", None)
         self.of_other_type: list[str] = []
 
-    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, X: Tensor | SparseRows) -> tuple[Tensor, Tensor]:
         """Return what is known of the true label, and what the noise may depend on.
 
         Parameters
         ----------
-        X : Tensor of shape (n, ...)
+        X : Tensor or SparseRows of shape (n, ...)
 
         Returns
         -------
@@ -92,14 +109,24 @@ class NoisyLabelNetwork(nn.Module):
         hidden = self.features(X)
         return F.clean_log_proba(self.head(hidden)), hidden
 
-    def clean_log_proba(self, X: Tensor) -> Tensor:
+    def clean_log_proba(self, X: Tensor | SparseRows) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return F.clean_log_proba(self.head(self.features(X)))
 
-    def features(self, X: Tensor) -> Tensor:
+    def features(self, X: Tensor | SparseRows) -> Tensor:
         """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
         hidden: Tensor = self.hidden(X)
         return hidden.to(self.head.weight.dtype)
+
+    @property
+    def sparse_input(self) -> SparseLinear | None:
+        """The first layer, if it takes sparse data as they are."""
+        return self.hidden.sparse_input if isinstance(self.hidden, MLP) else None
+
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether batches of sparse data are best left as they are."""
+        return self.sparse_input is not None
 
     def cast_(self, dtype: torch.dtype) -> NoisyLabelNetwork:
         """Change the floating point type of the network in place, and return it."""
@@ -145,6 +172,7 @@ def build_network(
     *,
     hidden_layer_sizes: Sequence[int],
     dropout: float,
+    columns: np.ndarray | None = None,
 ) -> NoisyLabelNetwork:
     """Build the network around the user's hidden layers or around the default ones.
 
@@ -160,7 +188,9 @@ def build_network(
     n_classes : int
     hidden_layer_sizes : sequence of int
     dropout : float
-        The last two describe the default network and are not used with a `module`.
+    columns : ndarray of int, default=None
+        The last three describe the default network and are not used with a `module`. The columns
+        are those that occur in wide sparse data.
 
     Raises
     ------
@@ -180,8 +210,10 @@ def build_network(
                 "`hidden_layer_sizes` must hold integers of at least 1; got "
                 f"{hidden_layer_sizes!r}."
             )
-        _check_layers_fit(sample, hidden_layer_sizes)
-        hidden: nn.Module = MLP(sample[0].numel(), hidden_layer_sizes, dropout)
+        n_features = sample[0].numel()
+        n_inputs = n_features if columns is None else len(columns)
+        _check_layers_fit([n_inputs, *map(int, hidden_layer_sizes)], sample.dtype)
+        hidden: nn.Module = MLP(n_features, hidden_layer_sizes, dropout, columns)
     elif isinstance(module, nn.Module):
         if module_params:
             raise ValueError(
@@ -266,11 +298,10 @@ def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
     return module.to(device)
 
 
-def _check_layers_fit(sample: Tensor, hidden_layer_sizes: Sequence[int]) -> None:
+def _check_layers_fit(sizes: list[int], dtype: torch.dtype) -> None:
     """Refuse the default network if there is no memory for its weights and their gradients."""
-    sizes = [sample[0].numel(), *map(int, hidden_layer_sizes)]
     n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
-    needed = 2 * n_weights * sample.dtype.itemsize
+    needed = 2 * n_weights * dtype.itemsize
     if needed > _NO_QUESTION:
         check_memory(
             needed,

@@ -28,7 +28,9 @@ from sknoisy._data.batches import (
 from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective
 from sknoisy._model.network import NoisyLabelNetwork
+from sknoisy._model.sparse_input import spread
 from sknoisy._support.progress import FitProgress
+from sknoisy._support.sparse_rows import SparseRows
 from sknoisy._support.threads import in_threads_that_pay
 from sknoisy._support.validation import check_losses, check_patterns
 from sknoisy._training.callbacks import (
@@ -196,6 +198,21 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """All epochs, those of a stage that is not over included."""
         return History([*self._past, *self.history])
 
+    def take_over_steps(self, other: NoiseAdaptationNet) -> None:
+        """Go on with the optimiser of a net whose network has grown into that of this one."""
+        steps = other.optimizer_.state_dict()
+        layer, before = self.network.sparse_input, other.network.sparse_input
+        if layer is not None and before is not None:
+            weights = [w for group in other.optimizer_.param_groups for w in group["params"]]
+            at = next(i for i, weight in enumerate(weights) if weight is before.weight)
+            steps["state"][at] = {
+                name: spread(value, before.columns, layer.columns)
+                if isinstance(value, Tensor) and value.shape == before.weight.shape
+                else value
+                for name, value in steps["state"].get(at, {}).items()
+            }
+        self.optimizer_.load_state_dict(steps)
+
     def _start_stage(self, stage: str, resume: bool) -> None:
         rows = self.whole_history()
         resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
@@ -359,7 +376,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             return X.rows
         if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
             return super().get_dataset(X, y)
-        return ArrayDataset(X, y, dtype=self.dtype)
+        return ArrayDataset(X, y, dtype=self.dtype, keep_sparse=self.network.takes_sparse)
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Use large batches for inference, unless the user sets their size."""
@@ -394,10 +411,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return torch.cat(list(self.clean_log_probas(dataset)))
 
-    def _data(self, X: Any) -> Tensor:
+    def _data(self, X: Any) -> Tensor | SparseRows:
         return self._to_device(X["X"] if isinstance(X, dict) else X)
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
+    def _to_device(self, tensor: Any) -> Any:
         return tensor.to(self.device, non_blocking=True)
 
     def forget_training(self) -> None:
