@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
 from itertools import groupby
 from typing import Any, Self
 
@@ -54,11 +55,37 @@ class StoredModule:
         return StoredModule, (self.parts,)
 
 
+class StoredScript:
+    """Stands for a module of ``torch.jit`` in a state: to be rebuilt from it is to be that module.
+
+    It is a program for torch to run, which no file may hold without being trusted.
+    """
+
+    program: bytes
+
+    def __new__(cls, program: bytes) -> Any:
+        return torch.jit.load(BytesIO(program))
+
+    @classmethod
+    def of(cls, module: torch.jit.ScriptModule) -> Self:
+        """Return what stands for a module."""
+        stand_in = object.__new__(cls)
+        file = BytesIO()
+        torch.jit.save(module, file)
+        stand_in.program = file.getvalue()
+        return stand_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredScript, (self.program,)
+
+
 def storable(value: Any) -> Any:
     """Return a value with something in the place of its tensors and modules that files can hold.
 
     Looks into lists, tuples and dicts. A value without tensors comes back itself.
     """
+    if isinstance(value, torch.jit.ScriptModule):
+        return StoredScript.of(value)
     if isinstance(value, nn.Module):
         return StoredModule.of(value)
     if isinstance(value, Tensor):
@@ -89,16 +116,24 @@ def take_apart(network: nn.Module) -> dict[str, Any]:
         shared ones once, a list of its names, and its values as `_as_array` returns them.
         "aliases": for each of them that is in another attribute as well, such as a list of
         weights, the name of the module, of the attribute, the path in it, and that of the tensor.
+        Modules of ``torch.jit`` are in the skeleton as a whole.
     """
+    scripts = dict(_scripts_in(network))
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
     parameters = network.named_parameters(remove_duplicate=False)
     for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
+        if name.startswith(tuple(f"{script}." for script in scripts)):
+            continue
         names.setdefault(id(tensor), []).append(name)
         tensors[id(tensor)] = tensor
-    skeleton = copy.deepcopy(network, dict.fromkeys(tensors))
+    skeleton = copy.deepcopy(network, dict.fromkeys([*tensors, *map(id, scripts.values())]))
     for module in skeleton.modules():  # tensors that are attributes, no parameters or buffers
         vars(module).update({name: storable(value) for name, value in _attributes(module)})
+    for name, script in scripts.items():
+        owner, _, attribute = name.rpartition(".")
+        stored: Any = StoredScript.of(script)
+        skeleton.get_submodule(owner)._modules[attribute] = stored
     return {
         "skeleton": skeleton,
         "weights": [[names[key], *_as_array(tensor)] for key, tensor in tensors.items()],
@@ -110,6 +145,16 @@ def take_apart(network: nn.Module) -> dict[str, Any]:
             if id(tensor) in names
         ],
     }
+
+
+def _scripts_in(module: nn.Module, name: str = "") -> Iterator[tuple[str, torch.jit.ScriptModule]]:
+    """Yield the modules of ``torch.jit`` that are part of others, not those inside of them."""
+    for attribute, part in module._modules.items():
+        part_name = f"{name}.{attribute}" if name else attribute
+        if isinstance(part, torch.jit.ScriptModule):
+            yield part_name, part
+        elif part is not None:
+            yield from _scripts_in(part, part_name)
 
 
 _OF_TORCH = frozenset(vars(nn.Module()))
@@ -150,6 +195,8 @@ def put_together(parts: Mapping[str, Any], device: str | torch.device) -> nn.Mod
         If the weights are not those of the network.
     """
     network: nn.Module = parts["skeleton"]
+    for _, script in _scripts_in(network):
+        script.to(device)
     for names, *stored in parts["weights"]:
         tensor = _on_device(_as_tensor(*stored), device)
         for name in names:

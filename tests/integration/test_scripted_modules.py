@@ -1,6 +1,7 @@
 """Modules from ``torch.jit`` learn what the modules they were made of learn."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from torch import nn
 
-from sknoisy import NoisyLabelClassifier
+from sknoisy import NoisyLabelClassifier, load_model, save_model
 
 pytestmark = [
     # torch.jit is deprecated from Python 3.14 on.
@@ -136,9 +137,39 @@ def test_frozen_weights_of_a_scripted_module_stay_frozen(make):
     assert second.requires_grad
 
 
+def pickled(fitted):
+    return pickle.loads(pickle.dumps(fitted))
+
+
 @every_module
-def test_a_copy_of_a_fitted_scripted_module_predicts_the_same(make):
-    fitted = classifier(make).fit(X, y)
-    again = copy.deepcopy(fitted)
+@pytest.mark.parametrize("made", [lambda make: make, seeded], ids=["factory", "instance"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_of_a_fitted_scripted_module_predicts_the_same(copied, made, make):
+    fitted = classifier(made(make)).fit(X, y)
+    again = copied(fitted)
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
-    again.partial_fit(X, y)
+    assert again.partial_fit(X, y).fit(X, y).predict(X).shape == (200,)
+
+
+def test_a_scripted_module_that_is_shared_is_copied():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = torch.jit.script(nn.Linear(8, 8))
+
+        def forward(self, X):
+            return self.second(self.first(X).relu()).relu()
+
+    fitted = classifier(Twice).fit(X, y)
+    assert_array_equal(copy.deepcopy(fitted).predict_proba(X), fitted.predict_proba(X))
+
+
+@every_module
+def test_a_file_of_a_scripted_module_is_loaded_when_it_is_trusted(make, tmp_path):
+    fitted = classifier(seeded(make)).fit(X, y)
+    save_model(fitted, tmp_path / "model.skops")
+    with pytest.raises(ValueError, match=r"trusted types only.*StoredScript"):
+        load_model(tmp_path / "model.skops")
+    trusted = ["sknoisy._training.net_state.StoredScript", "torch.nn.modules.container.Sequential"]
+    again = load_model(tmp_path / "model.skops", trusted=trusted)
+    assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
