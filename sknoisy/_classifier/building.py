@@ -14,6 +14,7 @@ from sknoisy._data.training_data import Observations, occurring_columns
 from sknoisy._model.network import NoisyLabelNetwork, build_network, copied
 from sknoisy._support.memory import check_feature_noise_fits
 from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
+from sknoisy._training.callbacks import input_sizes
 from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Plan
 
@@ -128,6 +129,9 @@ def build_net(
         verbose=classifier.verbose,
         **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
     ).initialize()
+    # For callbacks that look whether the module has the size of the data.
+    sizes = input_sizes(net.callbacks_, data.X)
+    vars(net).update({f"module__{name}": size for name, size in sizes.items()})
     if classifier.noise_model == "c":
         check_feature_noise_fits(
             data.n_classes,
@@ -143,9 +147,11 @@ def build_net(
 
 def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
     sample, _ = ArrayDataset(data.X, dtype=data.dtype).take(slice(0, 2))
+    sizes = input_sizes(classifier.callbacks or [], data.X)
     return build_network(
         classifier.module,
-        classifier._params_of("module"),
+        # The default network has the size of the data already.
+        classifier._params_of("module") | ({} if classifier.module is None else sizes),
         cast(Tensor, sample),
         data.n_classes,
         hidden_layer_sizes=classifier.hidden_layer_sizes,

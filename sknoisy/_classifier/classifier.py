@@ -353,11 +353,13 @@ class NoisyLabelClassifier(
             data = replace(data, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, classes)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
+            net.check_callbacks(held_out=plan.early_stopping)
             trainer = Trainer(net, data, plan, stream, progress)
             trainer.run()
             self.__dict__.update(state | summary(net, data))
             self.initial_transition_matrix_ = trainer.initial_transition
         self._stream: Stream | None = None
+        net.end_training()
         net.forget_training()
         progress.end()
         return self
@@ -428,7 +430,9 @@ class NoisyLabelClassifier(
             data = replace(data, dtype=net.dtype, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, labels)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
+            net.check_callbacks(held_out=False)
             start = learn_chunk(net, data, plan, stream, progress)
+            net.end_training()
             running_prior = partial(stream.running_prior, n_rows=len(data))
             self.__dict__.update(state | summary(net, data, running_prior))
         self._stream = stream

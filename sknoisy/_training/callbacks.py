@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, PrintLog
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    InputShapeSetter,
+    LoadInitState,
+    PrintLog,
+    WandbLogger,
+)
 from skorch.dataset import Dataset
+from skorch.exceptions import SkorchException
+from skorch.history import History
 from tabulate import tabulate
 
 from sknoisy._data.batches import ArrayDataset
@@ -84,6 +95,122 @@ def check_callbacks(net: NeuralNet) -> None:
             check_names(f"callbacks__{name}", names, accepted_names(kind, skip=0))
 
 
+# Flags of loggers that close what they write to at the end of a training.
+_CLOSING = ("close_after_train", "terminate_after_train")
+
+
+def fit_to_stages(callbacks: Iterable[tuple[str, Callback]], *, first: bool) -> None:
+    """Change copies of callbacks of skorch that expect one training, where a fit has stages.
+
+    Parameters
+    ----------
+    callbacks : iterable of (name, callback)
+        Initialised for a stage.
+    first : bool
+        Whether the stage is the first one, where a state that was saved is loaded.
+    """
+    for _, callback in callbacks:
+        # Loggers take numbers; wandb takes the name of the stage as well.
+        ignored = getattr(callback, "keys_ignored_", None)
+        if isinstance(ignored, set) and not isinstance(callback, PrintLog | WandbLogger):
+            ignored.add("stage")
+        for flag in _CLOSING:
+            if vars(callback).get(flag):
+                setattr(callback, flag, False)
+                vars(callback)["closes_"] = flag
+        if isinstance(callback, LoadInitState):
+            callback.did_load_ = not first
+
+
+def close_loggers(callbacks: Iterable[tuple[str, Callback]], net: NeuralNet) -> None:
+    """Let loggers close at the end of a fit what would have been closed after each stage."""
+    without_history = copy.copy(net)  # what is in it has been logged
+    vars(without_history)["history_"] = History()
+    for _, callback in callbacks:
+        flag = vars(callback).pop("closes_", None)
+        if flag is not None:
+            setattr(callback, flag, True)
+            if hasattr(callback, "create_artifact"):
+                callback.create_artifact = False
+            of_skorch = (c for c in type(callback).__mro__ if c.__module__.startswith("skorch."))
+            kind: Any = next(of_skorch, type(callback))
+            kind.on_train_end(callback, without_history)
+
+
+def input_sizes(callbacks: Iterable[Any], X: Any) -> dict[str, Any]:
+    """Return the parameters of the module that an `InputShapeSetter` would set.
+
+    Parameters
+    ----------
+    callbacks : iterable
+        Callbacks, classes of them, or (name, callback) tuples.
+    X : array of shape (n_samples, ...)
+    """
+    sizes = {}
+    for item in callbacks:
+        callback = item[1] if isinstance(item, list | tuple) and len(item) == 2 else item
+        callback = callback() if callback is InputShapeSetter else callback
+        if isinstance(callback, InputShapeSetter) and callback.module_name == "module":
+            sizes[callback.param_name] = callback.get_input_dim(X)
+    return sizes
+
+
+def check_held_out(callbacks: Iterable[tuple[str, Callback]]) -> None:
+    """Refuse callbacks that watch the loss of held-out rows in a fit that has none.
+
+    Unless a callback of the user's is there, which may record such a loss itself.
+
+    Raises
+    ------
+    ValueError
+    """
+    callbacks = list(callbacks)
+    if not all(type(callback).__module__.startswith("skorch.") for _, callback in callbacks):
+        return
+    for _, callback in callbacks:
+        watches = isinstance(callback, EarlyStopping | Checkpoint)
+        if watches and callback.monitor in ("valid_loss", "valid_loss_best"):
+            raise ValueError(_without_held_out(callback, callback.monitor))
+
+
+@contextmanager
+def explained(held_out: bool) -> Iterator[None]:
+    """Let a callback that misses a value of held-out rows say what to set.
+
+    Parameters
+    ----------
+    held_out : bool
+        Whether rows are held out.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        yield
+    except (KeyError, ValueError, SkorchException) as error:
+        missed = re.search(r"valid_\w+", str(error))
+        trace, callback = error.__traceback__, None
+        while trace is not None:
+            found = trace.tb_frame.f_locals.get("self")
+            callback = found if isinstance(found, Callback) else callback
+            trace = trace.tb_next
+        if held_out or missed is None or callback is None:
+            raise
+        raise ValueError(_without_held_out(callback, missed.group())) from error
+
+
+def _without_held_out(callback: Callback, missed: str) -> str:
+    monitor = "monitor='train_loss" + ("_best'" if isinstance(callback, Checkpoint) else "'")
+    if isinstance(callback, WandbLogger):
+        monitor = "save_model=False"
+    return (
+        f"`callbacks`: {type(callback).__name__} asks for {missed!r}, but no rows are held out. "
+        "Set early_stopping=True ('auto' holds out rows from 2000 on, partial_fit never), or set "
+        f"{monitor} of {type(callback).__name__}."
+    )
+
+
 @contextmanager
 def copied_callbacks(net: NeuralNet) -> Iterator[None]:
     """Let a net have copies of its callbacks inside the block."""
@@ -137,6 +264,11 @@ class StageLog(PrintLog):
             stralign=self.stralign,
         )
         return text.rsplit("\n", 1)[0]
+
+    def format_row(self, row: Any, key: str, color: str) -> Any:
+        """Return a cell; the best loss is in no colour, which files and pipes would show."""
+        plain = {"train_loss_best", "valid_loss_best"}
+        return super().format_row({k: v for k, v in row.items() if k not in plain}, key, color)
 
     def _sorted_keys(self, keys: Any) -> list[str]:
         names = super()._sorted_keys(keys)

@@ -37,7 +37,11 @@ from sknoisy._training.callbacks import (
     SeenRows,
     StageLog,
     check_callbacks,
+    check_held_out,
+    close_loggers,
     copied_callbacks,
+    explained,
+    fit_to_stages,
     hear_of_batches,
     stopped_early,
 )
@@ -94,6 +98,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self.transition_prior = transition_prior
         self._log = StageLog()
         self._past: list[dict[str, Any]] = []
+        self._n_stages = 0
+        self._lowest: dict[str, float] = {}
 
     optimizer_: torch.optim.Optimizer
     callbacks_: list[tuple[str, Callback]]
@@ -183,7 +189,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
                 held_out, training=False, prefix="valid", step_fn=self.validation_step
             )
             check_losses(self.history[-1], self.lr)
-            stop |= self._notify_epoch_end(datasets)
+            with explained(held_out is not None):
+                stop |= self._notify_epoch_end(datasets)
             stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
             stop |= progress.end_epoch()
             if stop:
@@ -217,6 +224,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         rows = self.whole_history()
         resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
         self._past, self.history_ = list(rows), History()
+        self._n_stages += 1
+        self._lowest = self._lowest if resume else {}
         self.initialized_ = False  # skorch would print that it initialises again
         self._initialize_virtual_params()
         self._initialize_callbacks()
@@ -253,7 +262,17 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         with copied_callbacks(self):
             check_callbacks(self)
             super().initialize_callbacks()
+        fit_to_stages(self.callbacks_, first=self._n_stages <= 1)
         return self
+
+    def check_callbacks(self, *, held_out: bool) -> None:
+        """Refuse, before any training, callbacks that need held-out rows where there are none."""
+        if not held_out:
+            check_held_out(self.callbacks_)
+
+    def end_training(self) -> None:
+        """Let the loggers of the last stage close what they write to."""
+        close_loggers(self.callbacks_, self)
 
     def check_data(self, X: Any, y: Any) -> None:
         """Do nothing: the classifier has validated the data."""
@@ -329,8 +348,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     ) -> None:
         """Go through the batches once and record the mean loss.
 
-        Only when a callback wants to hear of every batch are they told, and is the loss of
-        every batch read and kept: both cost more than a step of a small network.
+        Only when a callback wants to hear of every batch is it told, and is the loss of a batch
+        read before the next step: both cost more than a step of a small network.
         """
         if iterator is None:
             return
@@ -339,14 +358,25 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             keys = (f"{prefix}_loss", f"{prefix}_batch_size")
             rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
             losses, sizes = np.array([[row[key] for key in keys] for row in rows]).T
-            self.history.record(keys[0], float(np.average(losses, weights=sizes)))
+            self._record_loss(keys[0], float(np.average(losses, weights=sizes)))
             return
         self._set_training(training)
         step = self._lean_step() if training else self._lean_evaluation
         losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
-        mean = np.average(torch.stack(losses).cpu().double().numpy(), weights=sizes)
-        self.history.record(f"{prefix}_loss", float(mean))
+        values = torch.stack(losses).cpu().double().numpy()
+        self.history[-1]["batches"] += [
+            {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
+            for loss, size in zip(values.tolist(), sizes, strict=True)
+        ]
+        self._record_loss(f"{prefix}_loss", float(np.average(values, weights=sizes)))
         self.history.record(f"{prefix}_batch_count", len(sizes))
+
+    def _record_loss(self, name: str, loss: float) -> None:
+        """Record the loss of an epoch, and whether it is the lowest of the stage."""
+        best = loss < self._lowest.get(name, np.inf)
+        self._lowest = self._lowest | {name: loss} if best else self._lowest
+        self.history.record(name, loss)
+        self.history.record(f"{name}_best", best)
 
     def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
         """Return the step of an epoch; what stays the same in it is looked up once."""
@@ -390,6 +420,19 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
         """Tell skorch's scoring callbacks that the network returns logarithms."""
         return torch.exp
+
+    def load_params(self, *args: Any, checkpoint: Any = None, **kwargs: Any) -> None:
+        """Load weights; say of a checkpoint that it belongs to another stage."""
+        try:
+            super().load_params(*args, checkpoint=checkpoint, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            if checkpoint is None:
+                raise
+            raise ValueError(
+                "The checkpoint does not fit the stage of training that would load it: stages with "
+                "a noise layer have more weights than the baseline, with which a fit begins. To go "
+                f"on from the last fit, set warm_start=True or call partial_fit. ({error})"
+            ) from error
 
     # Inference
 

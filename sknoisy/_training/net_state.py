@@ -265,7 +265,8 @@ def as_columns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     -------
     list of dict
         "n_rows" of the block, its "constant" values, and for other keys "columns": arrays of
-        numbers, lists of anything else.
+        numbers, lists of anything else. "batches" holds the tables that stand in the rows under
+        this name: how many rows each has, and for each key where it is and its column.
     """
 
     def keys_and_stage(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -279,12 +280,50 @@ def _as_block(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     constant, columns = {}, {}
     for key in rows[0]:
         values = [row[key] for row in rows]
-        kinds = {type(value) for value in values}
-        if kinds <= {str} and len(set(values)) == 1:
+        if key == "batches":
+            continue
+        if all(type(value) is str for value in values) and len(set(values)) == 1:
             constant[key] = values[0]
         else:
-            columns[key] = np.array(values) if kinds in ({float}, {int}) else values
-    return {"n_rows": len(rows), "constant": constant, "columns": columns}
+            columns[key] = _as_column(values)
+    if not columns and "batches" not in rows[0]:  # a column says how many rows there are
+        constant, columns = {}, {key: [row[key] for row in rows] for key in rows[0]}
+    block = {"n_rows": len(rows), "constant": constant, "columns": columns}
+    if "batches" not in rows[0]:
+        return block
+    return block | {"batches": _as_batch_columns([row["batches"] for row in rows])}
+
+
+def _as_batch_columns(tables: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    batches = [batch for table in tables for batch in table]
+    columns = {}
+    for key in dict.fromkeys(key for batch in batches for key in batch):
+        present = [key in batch for batch in batches]
+        column = [batch[key] for batch in batches if key in batch]
+        if key.endswith("_batch_size"):  # the same in each epoch
+            column = _first_of(len(tables), column)
+        columns[key] = [_as_column(_first_of(len(tables), present)), _as_column(column)]
+    return {"counts": np.array([len(table) for table in tables]), "columns": columns}
+
+
+def _first_of(n_epochs: int, values: list[Any]) -> list[Any]:
+    """Return the values of one epoch if those of all are the same, else all."""
+    one = values[: len(values) // n_epochs]
+    return one if one * n_epochs == values else values
+
+
+def _as_column(values: list[Any]) -> Any:
+    """Return numbers as an array of the smallest type that has all their digits."""
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
+        return np.array(values)
+    if kinds == {int} and max(map(abs, values)) < 2**31:
+        return np.array(values, dtype=np.int32)
+    if kinds != {float}:
+        return values
+    with np.errstate(over="ignore"):
+        single = np.array(values, dtype=np.float32)
+    return single if single.tolist() == values else np.array(values)
 
 
 def as_rows(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -297,18 +336,50 @@ def as_rows(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     rows = []
     for block in blocks:
-        lengths = {len(column) for column in block["columns"].values()}
-        if lengths != {block["n_rows"]}:
-            raise ValueError(
-                f"The history says that {block['n_rows']} epochs are alike; its columns have "
-                f"{sorted(lengths)} rows."
-            )
-        columns = {
-            key: column.tolist() if isinstance(column, np.ndarray) else column
-            for key, column in block["columns"].items()
-        }
+        n_rows = block["n_rows"]
+        columns = {key: _as_list(column) for key, column in block["columns"].items()}
+        batches = block.get("batches")
+        if batches is not None:
+            columns["batches"] = _batches_of_rows(batches)
+        _check_lengths(n_rows, columns.values())
         rows += [
             {**block["constant"], **{key: column[i] for key, column in columns.items()}}
-            for i in range(block["n_rows"])
+            for i in range(n_rows)
         ]
     return rows
+
+
+def _batches_of_rows(batches: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    counts = _as_list(batches["counts"])
+    n_batches, stored = sum(counts), sum(len(column) for _, column in batches["columns"].values())
+    if n_batches > 16 * (stored + len(counts)) or any(count < 0 for count in counts):
+        raise ValueError(f"The history says that it has {n_batches} batches; {stored} are there.")
+    tables: list[dict[str, Any]] = [{} for _ in range(n_batches)]
+    for key, (present, column) in batches["columns"].items():
+        present = _repeated(present, n_batches)
+        holding = [table for table, has in zip(tables, present, strict=True) if has]
+        for table, value in zip(holding, _repeated(column, len(holding)), strict=True):
+            table[key] = value
+    rest = iter(tables)
+    return [[next(rest) for _ in range(count)] for count in counts]
+
+
+def _repeated(column: Any, n_rows: int) -> list[Any]:
+    """Return a column that is kept once for all epochs as often as it is needed."""
+    times, rest = divmod(n_rows, max(1, len(column)))
+    if rest or len(column) * times != n_rows:
+        _check_lengths(n_rows, [column])
+    return _as_list(column) * times
+
+
+def _as_list(column: Any) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+def _check_lengths(n_rows: int, columns: Iterable[Any]) -> None:
+    lengths = {len(column) for column in columns}
+    if lengths != {n_rows}:
+        raise ValueError(
+            f"The history says that it has {n_rows} rows that are alike; its columns have "
+            f"{sorted(lengths)} rows."
+        )

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sknoisy import SKOPS_TRUSTED_TYPES, NoisyLabelClassifier, load_model, save_model
+from sknoisy._training import net_state
 
 X, y = make_blobs(80, centers=3, random_state=0)
 X = X.astype("float32")
@@ -360,3 +361,48 @@ def test_files_beside_it_are_not_touched(fitted, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError):
         save_model(fitted, tmp_path / ("m" * 40))
     assert (tmp_path / f".{taken.hex}").read_bytes() == b"someone's"
+
+
+# --- The history --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"batches": []}],
+        [{"epoch": 1, "batches": [{"a": 0.1}], "stage": "s", "best": True}],
+        [{"epoch": i, "batches": [{"a": 0.5 * i, "n": 3}] * i} for i in range(4)],
+        [{"batches": [{"a_batch_size": 2}] * i} for i in (1, 3)],
+        [{"batches": [{"a": 0.1 * i, "a_batch_size": 7}, {"b": "x", "n": [i]}]} for i in range(5)],
+        [{"epoch": 2**40, "loss": float("inf"), "batches": [{"x": None}, {}, {"x": 2**70}]}],
+        [{"loss": 0.1}, {"loss": np.float32(0.1)}, {"stage": "s"}, {"stage": "c", "loss": 1}],
+    ],
+)
+def test_a_history_comes_back_value_by_value(history):
+    blocks = skops.io.loads(skops.io.dumps(net_state.as_columns(history)))
+    assert net_state.as_rows(blocks) == history
+    assert [
+        [[type(value) for value in batch.values()] for batch in row.get("batches", [])]
+        for row in net_state.as_rows(blocks)
+    ] == [
+        [[type(value) for value in batch.values()] for batch in row.get("batches", [])]
+        for row in history
+    ]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        {"counts": [10**9], "columns": {}},
+        {"counts": [10**9], "columns": {"a": [[True], [1.0]]}},
+        {"counts": [10**9], "columns": {"a": [[True], []]}},
+        {"counts": [2, -1], "columns": {"a": [[True], [1.0]]}},
+        {"counts": [3], "columns": {"a": [[True], [1.0, 2.0]]}},
+        {"counts": [2], "columns": {"a": [[True, False], [1.0, 2.0, 3.0]]}},
+    ],
+)
+def test_batches_that_are_not_there_are_refused(batches):
+    block = {"n_rows": len(batches["counts"]), "constant": {}, "columns": {}, "batches": batches}
+    with pytest.raises(ValueError, match="The history says that it has"):
+        net_state.as_rows([block])
