@@ -302,7 +302,13 @@ class _EstimatorScorer(_BaseScorer):
         self, method_caller: Callable[..., Any], estimator: Any, X: Any, y_true: Any, **kwargs: Any
     ) -> float:
         """Score the estimator itself; `method_caller` would hide all but its predictions."""
-        return float(self._score_func(estimator, X, y_true, **kwargs))
+        score = float(self._score_func(estimator, X, y_true, **kwargs))
+        if not np.isfinite(score):
+            raise ValueError(
+                f"{self._name} must be a finite number; {type(estimator).__name__} gave {score}: "
+                "its probabilities or its transition matrix are not finite."
+            )
+        return score
 
     def __repr__(self) -> str:
         return self._name

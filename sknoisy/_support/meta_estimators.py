@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -41,18 +41,43 @@ def unwrap_fitted(estimator: Any, X: Any, needed: str) -> tuple[Any, Any]:
     while not hasattr(type(inner), needed):
         if isinstance(inner, Pipeline):
             check_is_fitted(inner)
-            X = inner[:-1].transform(X) if len(inner) > 1 and X is not None else X
-            inner = inner[-1]
+            X, inner = _before_last_step(inner, X), inner[-1]
         elif isinstance(inner, FrozenEstimator):
             inner = inner.estimator
         elif hasattr(inner, "best_estimator_"):
             inner = inner.best_estimator_
         else:
-            if isinstance(inner, BaseSearchCV) and inner.refit:
-                check_is_fitted(inner)
+            if is_search(inner) and inner.refit:
+                raise NotFittedError(
+                    f"This {type(inner).__name__} instance is not fitted yet. Call 'fit' before."
+                )
             raise _of_another_kind(estimator, inner, needed)
     check_is_fitted(inner)
     return inner, X
+
+
+def _before_last_step(pipeline: Pipeline, X: Any) -> Any:
+    """Return what reaches the last step of a fitted pipeline in a prediction.
+
+    Steps that resample, as those of imbalanced-learn, have no part in predictions.
+    """
+    if X is None or len(pipeline) == 1:
+        return X
+    if not any(hasattr(step, "fit_resample") for _, step in pipeline.steps):
+        return pipeline[:-1].transform(X)
+    steps = [item for item in pipeline.steps[:-1] if not hasattr(item[1], "fit_resample")]
+    return Pipeline(steps).transform(X) if steps else X
+
+
+def is_search(estimator: Any) -> bool:
+    """Whether an estimator searches parameters of another one, whichever package it is from.
+
+    It then has an `estimator`, what to try, and `refit`; fitted, it has a `best_estimator_`.
+    """
+    if not hasattr(estimator, "estimator") or not hasattr(estimator, "refit"):
+        return False
+    tried = ("param_grid", "param_distributions", "search_spaces")
+    return any(hasattr(estimator, name) for name in tried) or hasattr(estimator, "best_estimator_")
 
 
 def unwrap_unfitted(estimator: Any, needed: str) -> Any:
@@ -79,7 +104,7 @@ def unwrap_unfitted(estimator: Any, needed: str) -> Any:
     while not hasattr(type(inner), needed):
         if isinstance(inner, Pipeline):
             inner = inner[-1]
-        elif isinstance(inner, BaseSearchCV) and inner.refit and inner is estimator:
+        elif is_search(inner) and inner.refit and inner is estimator:
             inner = inner.estimator
         elif isinstance(inner, FrozenEstimator):
             raise TypeError(

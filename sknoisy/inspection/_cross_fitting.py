@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing
 
-from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
+from sknoisy._support.meta_estimators import is_search, unwrap_fitted, unwrap_unfitted
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.calibration import Recalibration, recalibrate, sharpen
 
@@ -155,7 +154,7 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
 def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
     """Return the best estimator of a search, fitted first if need be; others as they are."""
     unwrap_unfitted(estimator, NEEDED)
-    if not isinstance(estimator, BaseSearchCV):
+    if not is_search(estimator):
         return estimator
     if not hasattr(estimator, "best_estimator_"):
         estimator = clone(estimator).fit(X, y)
