@@ -18,8 +18,14 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d, gen_batches
 from sklearn.utils.multiclass import unique_labels
 
+from sknoisy._support.labels import as_label_array
 from sknoisy._support.meta_estimators import unwrap_fitted
-from sknoisy._support.validation import FloatArray, check_transition_matrix, class_indices
+from sknoisy._support.validation import (
+    FloatArray,
+    check_transition_matrix,
+    class_indices,
+    refused_as,
+)
 
 __all__ = [
     "noise_corrected_accuracy",
@@ -173,10 +179,10 @@ def noise_corrected_accuracy(
     >>> print(f"{noise_corrected_accuracy([0, 0, 1, 0], [0, 0, 1, 1], T):.2f}")
     1.00
     """
-    observed, predicted = column_or_1d(np.asarray(y_observed)), column_or_1d(np.asarray(y_pred))
+    observed, predicted = _labels("y_observed", y_observed), _labels("y_pred", y_pred)
     check_consistent_length(observed, predicted)
     known = unique_labels(observed, predicted)
-    names = known if labels is None else column_or_1d(np.asarray(labels))
+    names = known if labels is None else _labels("labels", labels)
     if np.any(class_indices(known, names) < 0):
         raise ValueError(
             f"y_observed and y_pred must hold only labels in labels, {names.tolist()}, "
@@ -200,6 +206,11 @@ def noise_corrected_accuracy(
         return accuracy, float("nan")
     variance = share**2 @ (counts - accuracy) ** 2 * n_counted / (n_counted - 1)
     return accuracy, float(variance)
+
+
+def _labels(name: str, values: ArrayLike) -> NDArray[np.generic]:
+    with refused_as(name, "hold labels that are all strings or all numbers"):
+        return np.asarray(column_or_1d(as_label_array(values)))
 
 
 def _estimated_correctness(
@@ -276,7 +287,7 @@ def _noise_corrected_accuracy(
 
 def _observed_indices(classifier: Any, y: ArrayLike, n_samples: int) -> NDArray[np.intp]:
     """Class indices of the observed labels, (n_samples,), -1 for labels unseen in fit."""
-    labels = column_or_1d(np.asarray(y))
+    labels = _labels("y", y)
     classes = np.asarray(classifier.classes_)
     check_consistent_length(np.empty(n_samples), labels)
     unique_labels(classes, labels)  # refuses strings against numbers, which would all be unseen

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sknoisy._support.labels import as_label_array
 from sknoisy._support.numbers import FloatType, as_floats
 
 FloatArray = NDArray[np.float64]
@@ -105,12 +106,13 @@ def check_labels(y: Any, X: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If y is not one label for each row of X, holds NaN, or is continuous.
+        If y is not one label for each row of X, if some are missing, or if it is continuous.
     TypeError
-        If some labels are strings and others are not, so that they cannot be sorted.
+        If some labels are strings and others are not, so that they cannot be sorted, or if they
+        are neither strings nor numbers.
     """
     with refused_as("y", "hold one label for each row of X, uniformly strings or numbers"):
-        y = _check_y(y, estimator="NoisyLabelClassifier")
+        y = _check_y(as_label_array(y), estimator="NoisyLabelClassifier")
         try:
             check_classification_targets(y)
         except TypeError as error:  # labels that cannot be sorted
@@ -256,7 +258,8 @@ def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> NDArray[np.in
     ValueError
         If a label is not among the classes.
     """
-    y = np.asarray(y)
+    with refused_as(name, "hold labels seen in fit"):
+        y = as_label_array(y)
     position = class_indices(y, classes)
     if np.any(position < 0):
         raise ValueError(

@@ -9,8 +9,10 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.training_data import Observations
+from sknoisy._support.labels import as_label_array
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
+from sknoisy._support.validation import refused_as
 from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Plan
 from sknoisy._transition.starts import cluster_start, confusion_start, mixture_start
@@ -50,7 +52,8 @@ def stream_classes(classifier: Any, classes: Any) -> np.ndarray:
                 "ever come."
             )
         return classifier.classes_
-    labels = unique_labels(classes)
+    with refused_as("classes", "hold all labels that will ever come"):
+        labels = unique_labels(as_label_array(classes))
     if fitted and not np.array_equal(labels, classifier.classes_):
         raise ValueError(
             f"`classes` must be the same in every call to partial_fit, "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state, column_or_1d
 
+from sknoisy._support.labels import describe_missing
 from sknoisy._support.validation import FloatArray, check_transition_matrix, class_indices
 
 RandomState = int | np.random.RandomState | None
@@ -59,6 +63,7 @@ def corrupt_labels(
     >>> corrupt_labels(["a", "a", "b", "b"], pair_transition(2, 1.0))
     array(['b', 'b', 'a', 'a'], dtype='<U1')
     """
+    _refuse_missing(y)
     labels = column_or_1d(np.asarray(y))
     names = _distinct(labels) if classes is None else column_or_1d(np.asarray(classes))
     if len(set(names.tolist())) != len(names):
@@ -123,16 +128,23 @@ def _assign_expected_counts(
     return observed
 
 
+def _refuse_missing(y: ArrayLike) -> None:
+    missing = describe_missing(y)
+    if missing is not None:
+        values = y if isinstance(y, list | tuple) else np.asarray(y).ravel().tolist()
+        raise _not_of_one_kind(values, f" {missing}")
+
+
 def _distinct(labels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the sorted distinct labels, and refuse missing ones."""
+    """Return the sorted distinct labels."""
     try:
-        distinct = np.unique(labels)
-        complete = all(label is not None and label == label for label in distinct.tolist())
+        return np.unique(labels)
     except TypeError:
-        complete = False
-    if not complete:
-        kinds = sorted({type(label).__name__ for label in labels.tolist()})
-        raise ValueError(
-            f"y must hold sortable labels of one kind and no missing ones, got values of {kinds}."
-        )
-    return distinct
+        raise _not_of_one_kind(labels.tolist()) from None
+
+
+def _not_of_one_kind(values: Iterable[Any], more: str = "") -> ValueError:
+    kinds = sorted({type(value).__name__ for value in values})
+    return ValueError(
+        f"y must hold sortable labels of one kind and no missing ones, got values of {kinds}.{more}"
+    )
