@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
@@ -137,6 +139,13 @@ class NoisyLabelClassifier(
         Weights of the true classes in the prediction, ``w_i p(y=i|x)`` up to a constant: what
         training on clean labels with such weights converges to. "balanced" weighs by the
         inverse frequency of the observed labels. The transition matrix does not depend on it.
+    on_interrupt : {"raise", "keep"}, default="raise"
+        What Ctrl-C in `fit` does. "raise" puts the estimator back as it was before and raises
+        KeyboardInterrupt: in a script nothing half trained goes on as if it were trained. "keep"
+        keeps the best weights so far and warns that the fit is not complete: those of the
+        epoch with the lowest loss of held-out rows (of the joint training, unless it is not yet
+        as good as the baseline) or, without held-out rows, of the last epoch. Weights of the
+        baseline have no noise model.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the order of the rows, the held-out rows and dropout. The global
         generators of numpy and torch are left as they were.
@@ -241,6 +250,7 @@ class NoisyLabelClassifier(
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "on_interrupt": [StrOptions({"raise", "keep"})],
         "random_state": ["random_state"],
     }
 
@@ -274,6 +284,7 @@ class NoisyLabelClassifier(
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 4,
         class_weight: dict[Any, float] | str | None = None,
+        on_interrupt: str = "raise",
         random_state: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -304,6 +315,7 @@ class NoisyLabelClassifier(
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.on_interrupt = on_interrupt
         self.random_state = random_state
         self.__dict__.update(kwargs)
 
@@ -355,7 +367,16 @@ class NoisyLabelClassifier(
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             net.check_callbacks(held_out=plan.early_stopping)
             trainer = Trainer(net, data, plan, stream, progress)
-            trainer.run()
+            if self.on_interrupt == "keep":
+                net.keep_best_epoch()
+            try:
+                trainer.run()
+            except KeyboardInterrupt:
+                kept = net.end_interrupted(data.X, data.target)
+                if kept is None:
+                    raise
+                progress.end_interrupted()
+                warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=4)
             self.__dict__.update(state | summary(net, data))
             self.initial_transition_matrix_ = trainer.initial_transition
         self._stream: Stream | None = None

@@ -111,7 +111,7 @@ def _missing_values(values: NDArray[np.generic]) -> NDArray[np.bool_]:
         return np.isnan(values)
     if values.dtype.kind in "mM":
         return np.isnat(values)
-    if values.dtype.kind in "OT":
+    if values.dtype.kind in ("O", "T"):
         return np.fromiter(map(_is_missing, values.tolist()), dtype=bool, count=len(values))
     return np.zeros(len(values), dtype=bool)
 

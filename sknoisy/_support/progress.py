@@ -33,28 +33,38 @@ class FitProgress:
         self._end = {**self._begin, "reconstruction_attributes": fitted}
         self._fit = estimator._init_callback_context(max_subtasks=None)
         self._fit.call_on_fit_task_begin(**self._begin)
+        self._open: list[Any] = []
         self._listened = bool(getattr(estimator, "_skl_callbacks", None))
 
     def begin_stage(self, stage: str, max_epochs: int) -> None:
         """Begin a stage of at most so many epochs."""
         if self._listened:
             self._stage = self._fit.subcontext(task_name=stage, max_subtasks=max_epochs)
+            self._open = [self._stage]
             self._stage.call_on_fit_task_begin(**self._begin)
 
     def begin_epoch(self) -> None:
         """Begin an epoch of the stage."""
         if self._listened:
             self._epoch = self._stage.subcontext(task_name="epoch")
+            self._open = [self._epoch, self._stage]
             self._epoch.call_on_fit_task_begin(**self._begin)
 
     def end_epoch(self) -> bool:
         """End the epoch; return whether a callback asks to end the stage."""
+        self._open = self._open[1:]
         return self._listened and self._epoch.call_on_fit_task_end(**self._end)
 
     def end_stage(self) -> None:
         """End the stage."""
+        self._open = []
         if self._listened:
             self._stage.call_on_fit_task_end(**self._end)
+
+    def end_interrupted(self) -> None:
+        """End the epoch and the stage that an interrupted fit has left open."""
+        for task in self._open:
+            task.call_on_fit_task_end(**self._end)
 
     def end(self) -> None:
         """End the fit."""

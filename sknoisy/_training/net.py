@@ -51,7 +51,7 @@ from sknoisy._training.optimizers import (
     gradients_it_takes,
     leave_fused_step,
 )
-from sknoisy._training.stopping import BestWeights
+from sknoisy._training.stopping import BestEpoch, BestWeights
 
 _EXTRAS = ("sample_weight", "posterior")
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
@@ -100,6 +100,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._past: list[dict[str, Any]] = []
         self._n_stages = 0
         self._lowest: dict[str, float] = {}
+        self._best_epoch: BestEpoch | None = None
 
     optimizer_: torch.optim.Optimizer
     callbacks_: list[tuple[str, Callback]]
@@ -192,6 +193,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             with explained(held_out is not None):
                 stop |= self._notify_epoch_end(datasets)
             stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
+            if self._best_epoch is not None:
+                self._best_epoch.update(self.network, self.history[-1], valid)
             stop |= progress.end_epoch()
             if stop:
                 break
@@ -269,6 +272,31 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """Refuse, before any training, callbacks that need held-out rows where there are none."""
         if not held_out:
             check_held_out(self.callbacks_)
+
+    def keep_best_epoch(self) -> None:
+        """Keep the best epoch so far, for `end_interrupted`."""
+        self._best_epoch = BestEpoch()
+
+    def end_interrupted(self, X: Any, y: Any) -> str | None:
+        """Go back to the best epoch of a training that was interrupted, and end it.
+
+        Returns
+        -------
+        str or None
+            What was interrupted and what was kept; None if nothing can be kept.
+        """
+        if self._best_epoch is None or not self._best_epoch.restore(self.network):
+            return None
+        rows = list(self.whole_history())
+        place = "after" if "train_loss" in rows[-1] else "in"
+        last = {"epoch": len(rows), "stage": "beginning"} | rows[-1]
+        self._past, self.history_ = [], History(rows if place == "after" else rows[:-1])
+        self.notify("on_train_end", X=X, y=y)
+        kept = self._best_epoch.row
+        return (
+            f"It was interrupted {place} epoch {last['epoch']} (stage {last['stage']!r}), and the "
+            f"weights of epoch {kept['epoch']} (stage {kept['stage']!r}) are kept."
+        )
 
     def end_training(self) -> None:
         """Let the loggers of the last stage close what they write to."""
@@ -469,12 +497,12 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     def _without_training(self) -> dict[str, Any]:
         left_out = ("optimizer_", "callbacks__")
         kept = {name: v for name, v in vars(self).items() if not name.startswith(left_out)}
-        return kept | {"module": None, "callbacks": None, "callbacks_": []}
+        return kept | {"module": None, "callbacks": None, "callbacks_": [], "_best_epoch": None}
 
     # What is kept in a file
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"module_", "history_", "virtual_params_", "_log", "_past"}
+        left_out = {"module_", "history_", "virtual_params_", "_log", "_past", "_best_epoch"}
         state = {name: v for name, v in self._without_training().items() if name not in left_out}
         if hasattr(self, "module_"):
             state["network"] = take_apart(self.network)
@@ -485,6 +513,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         parts, columns = state.pop("network", None), state.pop("columns")
         state["device"] = str(get_map_location(state["device"]))  # warns if it is not there
         self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
+        self._best_epoch = None
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = put_together(parts, self.device)
