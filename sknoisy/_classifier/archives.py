@@ -23,6 +23,7 @@ _CALLED = frozenset(
     {
         "sknoisy._training.net_state.StoredModule",
         "sknoisy._training.net_state.StoredTensor",
+        "sknoisy._training.net_state.StoredType",
         "torch.device",
     }
 )

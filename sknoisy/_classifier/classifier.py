@@ -376,7 +376,7 @@ class NoisyLabelClassifier(
                 if kept is None:
                     raise
                 progress.end_interrupted()
-                warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=4)
+                warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=5)
             self.__dict__.update(state | summary(net, data))
             self.initial_transition_matrix_ = trainer.initial_transition
         self._stream: Stream | None = None

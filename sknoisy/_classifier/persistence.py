@@ -35,6 +35,7 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._training.net.NoiseAdaptationNet",
     "sknoisy._training.net_state.StoredModule",
     "sknoisy._training.net_state.StoredTensor",
+    "sknoisy._training.net_state.StoredType",
     "sknoisy._training.stream.Stream",
     "sknoisy._model.noise_layers.ClassTransition",
     "sknoisy._model.feature_noise.FeatureTransition",

@@ -124,8 +124,8 @@ def fit_to_stages(callbacks: Iterable[tuple[str, Callback]], *, first: bool) -> 
 
 def close_loggers(callbacks: Iterable[tuple[str, Callback]], net: NeuralNet) -> None:
     """Let loggers close at the end of a fit what would have been closed after each stage."""
-    without_history = copy.copy(net)  # what is in it has been logged
-    vars(without_history)["history_"] = History()
+    without_history = object.__new__(type(net))  # what is in the history has been logged
+    vars(without_history).update(vars(net), history_=History())
     for _, callback in callbacks:
         flag = vars(callback).pop("closes_", None)
         if flag is not None:

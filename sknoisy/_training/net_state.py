@@ -36,6 +36,32 @@ class StoredTensor:
         return StoredTensor, tuple(self.stored)
 
 
+class StoredType:
+    """Stands for a type of numbers in a state."""
+
+    name: str
+
+    def __new__(cls, name: str) -> Any:
+        dtype = getattr(torch, name)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"{name!r} is no type of numbers of torch.")
+        return dtype
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Self:
+        """Return what stands for a type."""
+        stand_in = object.__new__(cls)
+        stand_in.name = _name_of(dtype)
+        return stand_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredType, (self.name,)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 class StoredModule:
     """Stands for a module in a state: to be rebuilt from it is to be that module, on the CPU."""
 
@@ -90,6 +116,8 @@ def storable(value: Any) -> Any:
         return StoredModule.of(value)
     if isinstance(value, Tensor):
         return StoredTensor.of(value)
+    if isinstance(value, torch.dtype):
+        return StoredType.of(value)
     if type(value) in (list, tuple):
         items = [storable(item) for item in value]
         changed = any(new is not old for new, old in zip(items, value, strict=True))
@@ -228,8 +256,8 @@ def _as_array(tensor: Tensor) -> list[Any]:
         return [None, trained, None]
     values = tensor.detach().cpu().resolve_conj().resolve_neg()
     if values.dtype in _NOT_IN_NUMPY:
-        name = str(values.dtype).removeprefix("torch.")
-        return [values.view(_NOT_IN_NUMPY[values.dtype]).numpy(), trained, name]
+        in_numpy = values.view(_NOT_IN_NUMPY[values.dtype]).numpy()
+        return [in_numpy, trained, _name_of(values.dtype)]
     return [values.numpy(), trained, None]
 
 
@@ -246,7 +274,7 @@ def _as_tensor(
         )
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if dtype is not None:
-        tensor = tensor.view({str(t).removeprefix("torch."): t for t in _NOT_IN_NUMPY}[dtype])
+        tensor = tensor.view({_name_of(t): t for t in _NOT_IN_NUMPY}[dtype])
     return tensor if trained is None else nn.Parameter(tensor, requires_grad=trained)
 
 

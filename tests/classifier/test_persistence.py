@@ -140,7 +140,7 @@ def test_a_disk_that_fills_leaves_the_old_file_whole(path):
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=save_on_a_full_disk, args=(path, len(before) // 2, sender))
     process.start()
-    assert receiver.poll(60)
+    assert receiver.poll(120)
     assert receiver.recv() == errno.EFBIG
     process.join(60)
     assert os.listdir(path.parent) == [path.name]

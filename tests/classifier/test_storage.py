@@ -189,6 +189,25 @@ def test_modules_among_the_parameters_of_a_module_are_saved(tmp_path):
     assert torch.equal(loaded.module__body.weight, fitted.module__body.weight)
 
 
+class Typed(nn.Linear):
+    def __init__(self, dtype=None):
+        super().__init__(2, 4)
+        self.computes_in = [dtype, torch.device("cpu")]
+
+    def forward(self, X):
+        return super().forward(X.to(self.computes_in[0]).to(X.dtype))
+
+
+def test_types_of_numbers_are_saved(tmp_path):
+    for module in (Typed(torch.bfloat16), Typed):
+        params = {} if module is not Typed else {"module__dtype": torch.float16}
+        fitted = quick(module=module, **params).fit(X, y)
+        save_model(fitted, tmp_path / "model")
+        loaded = load_model(tmp_path / "model", trusted=[f"{__name__}.Typed"])
+        assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+        assert loaded.get_params().get("module__dtype") == params.get("module__dtype")
+
+
 def test_large_modules_go_to_other_processes():
     """joblib maps arrays of more than a megabyte to memory that cannot be written."""
     classifier = quick(module=nn.Sequential(nn.Linear(2, 2000), nn.Linear(2000, 200)))

@@ -206,8 +206,8 @@ def test_a_process_that_is_forked_during_a_fit_can_fit():
 
         thread = threading.Thread(target=fork)
         thread.start()
-        assert inside.wait(20)
-        child.join(20)
+        assert inside.wait(120)
+        child.join(120)
         thread.join()
     assert child.exitcode == 0
 
