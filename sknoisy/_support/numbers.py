@@ -54,7 +54,7 @@ def as_floats(X: Any, given: Any, network_type: FloatType | None, *, training: b
     whole = list(_whole_parts(X, given))
     floats = X
     if X.dtype.kind in "OUS" or X.dtype.itemsize > 8:
-        floats = X.astype(np.float64)
+        floats = _in_double_precision(X)
         assert_all_finite(floats, input_name="X")
     n_whole = sum(math.prod(part.shape) for part in whole)
     only_whole = n_whole == math.prod(_values(X).shape)
@@ -85,6 +85,16 @@ def float_type(X: Any) -> FloatType:
         return np.float32 if X.dtype.itemsize <= 4 else np.float64
     exact = _first_inexact(_values(X), np.float32) is None
     return np.float32 if exact else np.float64
+
+
+@np.errstate(over="ignore")  # a check for infinity says it better
+def _in_double_precision(X: np.ndarray) -> np.ndarray:
+    try:
+        return X.astype(np.float64)
+    except OverflowError as error:
+        raise ValueError(
+            f"Input X contains infinity or a value too large for dtype('float64'): {error}."
+        ) from error
 
 
 def _whole_parts(X: Any, given: Any) -> Iterator[np.ndarray]:

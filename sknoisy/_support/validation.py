@@ -77,18 +77,8 @@ def check_features(
     """
     given = X
     rows = "a row for each sample" if reset else "rows like those of fit"
-    with (
-        refused_as("X", f"hold finite numbers, {rows}"),
-        np.errstate(over="ignore", invalid="ignore"),  # a check for infinity says it better
-    ):
-        X = validate_data(
-            estimator,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=None,
-            allow_nd=True,
-        )
+    with refused_as("X", f"hold finite numbers, {rows}"):
+        X = _as_array(estimator, X, reset)
         X = as_floats(X, given, network_type, training=training)
     if reset:
         estimator._row_shape = X.shape[1:]
@@ -98,6 +88,11 @@ def check_features(
             f"rows of shape {estimator._row_shape}."
         )
     return X
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a check for infinity says it better
+def _as_array(estimator: Any, X: Any, reset: bool) -> Any:
+    return validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=None, allow_nd=True)
 
 
 def check_labels(y: Any, X: Any) -> np.ndarray:

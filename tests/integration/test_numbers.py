@@ -298,6 +298,13 @@ def test_numbers_too_large_to_learn_from_are_refused(dtype, scale, module, param
         check_is_fitted(classifier)
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400), np.longdouble("1e4000")], ids=str)
+def test_numbers_that_no_float_holds_are_refused(number):
+    for given in ([[number, 1.0], [0.0, 2.0]], np.array([[number, 1], [0, 2]], dtype=object)):
+        with pytest.raises(ValueError, match=r"`X` must .*infinity or a value too large"):
+            fit(given, [0, 1], None)
+
+
 def test_one_number_that_is_too_large_is_found(tmp_path):
     X, y = data()
     X = X.astype("float32")
