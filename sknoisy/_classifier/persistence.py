@@ -24,7 +24,32 @@ from sknoisy._version import __version__
 
 _VERSION = "_sknoisy_version"
 
-# What `skops.io` is told to trust, for a classifier with the default network.
+# Layers of torch that compute on tensors and hold nothing but numbers, names and one another.
+_LAYERS_OF_TORCH = {
+    "activation": (
+        "CELU ELU GELU GLU Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish "
+        "MultiheadAttention PReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softplus Softsign Tanh"
+    ),
+    "batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d",
+    "container": "ModuleDict ModuleList ParameterDict ParameterList Sequential",
+    "conv": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+    "dropout": "AlphaDropout Dropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout",
+    "flatten": "Flatten Unflatten",
+    "instancenorm": "InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+    "linear": "Bilinear Identity Linear NonDynamicallyQuantizableLinear",
+    "loss": "NLLLoss",
+    "normalization": "GroupNorm LayerNorm LocalResponseNorm RMSNorm",
+    "padding": "ConstantPad1d ConstantPad2d ReflectionPad1d ReflectionPad2d ZeroPad1d ZeroPad2d",
+    "pooling": (
+        "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AvgPool1d "
+        "AvgPool2d AvgPool3d MaxPool1d MaxPool2d MaxPool3d"
+    ),
+    "rnn": "GRU GRUCell LSTM LSTMCell RNN RNNCell",
+    "sparse": "Embedding EmbeddingBag",
+    "upsampling": "Upsample UpsamplingBilinear2d UpsamplingNearest2d",
+}
+
+# What `skops.io` is told to trust: this package, the layers above, and some optimisers.
 SKOPS_TRUSTED_TYPES = [
     "sknoisy._data.batches.ArrayBatches",
     "sknoisy._data.batches.ArrayDataset",
@@ -40,14 +65,16 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._model.noise_layers.ClassTransition",
     "sknoisy._model.feature_noise.FeatureTransition",
     "sknoisy._model.feature_noise.SparseFeatureTransition",
+    *(
+        f"torch.nn.modules.{part}.{name}"
+        for part, names in _LAYERS_OF_TORCH.items()
+        for name in names.split()
+    ),
     "torch.device",
-    "torch.nn.modules.activation.ReLU",
-    "torch.nn.modules.dropout.Dropout",
-    "torch.nn.modules.flatten.Flatten",
-    "torch.nn.modules.linear.Identity",
-    "torch.nn.modules.linear.Linear",
-    "torch.nn.modules.loss.NLLLoss",
     "torch.optim.adam.Adam",
+    "torch.optim.adamw.AdamW",
+    "torch.optim.rmsprop.RMSprop",
+    "torch.optim.sgd.SGD",
 ]
 
 
@@ -144,7 +171,7 @@ def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> 
     path : str or path-like
     trusted : iterable of str, default=()
         Types to trust besides those of scikit-learn, numpy and `SKOPS_TRUSTED_TYPES`, such as
-        your own module and its layers: ``"my_package.MyModule"``. They are imported and their
+        your own module: ``"my_package.MyModule"``. They are imported and their
         objects made, so name none that you do not know.
 
     Returns

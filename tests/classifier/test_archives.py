@@ -139,6 +139,14 @@ def a_layer_that_is_built(loader):
     return change
 
 
+def a_table_that_is_built(members, schema):
+    sizes = node("TupleNode", "builtins", "tuple", [number(10**5), number(10**5)])
+    module = "torch.nn.modules.sparse"
+    schema["content"]["content"]["more"] = node(
+        "ConstructorFromReduceNode", module, "Embedding", sizes
+    )
+
+
 def a_sparse_matrix_of_zeros(members, schema):
     inner = packed({"data.npy": header((2**23,)) + bytes(2**26)}, zipfile.ZIP_DEFLATED)
     members["matrix.npz"] = inner
@@ -161,6 +169,7 @@ CLAIMS = {
     "an array of nothing": an_array_of_nothing,
     "one member again and again": one_member_again_and_again,
     "a layer that is built": a_layer_that_is_built("ConstructorFromReduceNode"),
+    "a table that is built": a_table_that_is_built,
     "a layer of a list": a_layer_that_is_built("ListNode"),
     "a sparse matrix of zeros": a_sparse_matrix_of_zeros,
 }

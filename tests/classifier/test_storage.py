@@ -189,6 +189,28 @@ def test_modules_among_the_parameters_of_a_module_are_saved(tmp_path):
     assert torch.equal(loaded.module__body.weight, fitted.module__body.weight)
 
 
+OF_TORCH = {
+    "Sequential": sequence,
+    "normalised": lambda: nn.Sequential(
+        nn.Linear(2, 4), nn.BatchNorm1d(4), nn.GELU(), nn.LayerNorm(4), nn.Dropout(0.1)
+    ),
+    "convolutions": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 3, 1), nn.SiLU(), nn.MaxPool1d(2), nn.Flatten()
+    ),
+    "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(2, 3), nn.PReLU())),
+}
+
+
+@pytest.mark.parametrize("make", OF_TORCH.values(), ids=OF_TORCH)
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_layers_and_optimisers_of_torch_need_no_extra_trust(optimizer, make, tmp_path):
+    fitted = quick(module=make(), optimizer=optimizer).fit(X, y)
+    save_model(fitted, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert_array_equal(clone(loaded).fit(X, y).predict_proba(X), fitted.predict_proba(X))
+
+
 class Typed(nn.Linear):
     def __init__(self, dtype=None):
         super().__init__(2, 4)
