@@ -91,7 +91,6 @@ CLASSIFIERS = {
     "loader": {"module": Hidden, "iterator_train": DataLoader, "iterator_valid": DataLoader},
     "SGD": {"module": Hidden, "optimizer": torch.optim.SGD, "lr": 0.05},
 }
-every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 PREDICTIONS = (
     "predict",
     "predict_proba",
@@ -137,10 +136,13 @@ def caller_state():
     )
 
 
-@every_setting
-@every_classifier
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [(name, setting) for name in CLASSIFIERS for setting in ("inference mode", "all of them")]
+    + [(name, setting) for name in ("dropout", "own module", "c") for setting in SETTINGS],
+)
 def test_a_fit_is_the_same_whatever_the_caller_has_set(name, setting):
-    with setting():
+    with SETTINGS[setting]():
         before = caller_state()
         inside = fit(name)
         assert caller_state() == before
