@@ -24,7 +24,11 @@ from sknoisy.noise import corrupt_labels, pair_transition
 digits, labels = load_digits(return_X_y=True)
 true_matrix = pair_transition(10, 0.45)
 starts = {
-    "published": {"transition_init": "confusion", "transition_prior": 0.0},
+    "published": {
+        "transition_init": "confusion",
+        "transition_prior": 0.0,
+        "select_noise_model": False,
+    },
     "default": {},
     "known matrix": {"transition_init": true_matrix, "learn_transition": False},
 }

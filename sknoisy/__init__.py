@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sknoisy._version import __version__
 
 if TYPE_CHECKING:
-    from sknoisy import inspection, metrics, noise
+    from sknoisy import exceptions, inspection, metrics, noise
     from sknoisy._classifier.classifier import NoisyLabelClassifier
     from sknoisy._classifier.persistence import SKOPS_TRUSTED_TYPES, load_model, save_model
 
@@ -19,6 +19,7 @@ __all__ = [
     "SKOPS_TRUSTED_TYPES",
     "NoisyLabelClassifier",
     "__version__",
+    "exceptions",
     "inspection",
     "load_model",
     "metrics",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 # Imported when they are asked for: noise, metrics and inspection need no torch.
-_SUBMODULES = ("inspection", "metrics", "noise")
+_SUBMODULES = ("exceptions", "inspection", "metrics", "noise")
 _HOME = {
     "NoisyLabelClassifier": "sknoisy._classifier.classifier",
     "SKOPS_TRUSTED_TYPES": "sknoisy._classifier.persistence",

@@ -48,19 +48,24 @@ def load(folder: Path | None) -> Images:
     return Images(next(rows), y.astype(int), next(rows), y_test.astype(int))
 
 
-def network() -> nn.Module:
-    """Return the network of the paper with its softmax layer, for bootstrapping."""
+def hidden_layers() -> nn.Sequential:
+    """Return the hidden layers of the paper, without the default network's standardisation."""
     layers: list[nn.Module] = []
     for n_in, n_out in ((784, 500), (500, 300)):
         layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(0.5)]
-    return nn.Sequential(*layers, nn.Linear(300, 10))
+    return nn.Sequential(*layers)
+
+
+def network() -> nn.Module:
+    """Return the network of the paper with its softmax layer, for bootstrapping."""
+    return nn.Sequential(*hidden_layers(), nn.Linear(300, 10))
 
 
 FIGURE = Figure(
     name="mnist",
     load=load,
     transition=lambda level, seed: permutation_transition(PERMUTATION, level),
-    options={"hidden_layer_sizes": (500, 300), "dropout": 0.5, "batch_size": 256},
+    options={"module": hidden_layers, "batch_size": 256},
     network=network,
     levels=[0.30, 0.40, 0.44, 0.46, 0.48, 0.49, 0.50],
     chains=["published", "ours", "em-published", "em", "reed-soft", "reed-hard"],

@@ -81,7 +81,11 @@ class Chain(NamedTuple):
     methods: dict[str, str]
 
 
-PUBLISHED_START = {"transition_init": "confusion", "transition_prior": 0.0}
+PUBLISHED_START = {
+    "transition_init": "confusion",
+    "transition_prior": 0.0,
+    "select_noise_model": False,
+}
 SPARSE = {"n_noise_targets": 5}
 CHAINS = {
     "published": Chain(

@@ -74,7 +74,11 @@ SETTINGS: dict[str, tuple[Callable[..., Data], list[str], dict[str, Any]]] = {
     "cifar100n": (cifar100n, ["human"], {"hidden_layer_sizes": (512,)}),
 }
 
-PUBLISHED = {"transition_init": "confusion", "transition_prior": 0.0}
+PUBLISHED = {
+    "transition_init": "confusion",
+    "transition_prior": 0.0,
+    "select_noise_model": False,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"noise_model": None},
     "s": {},

@@ -10,13 +10,16 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from sknoisy._data.batches import ArrayBatches, ArrayDataset
+from sknoisy._data.columns import column_statistics
 from sknoisy._data.training_data import Observations, occurring_columns
-from sknoisy._model.network import NoisyLabelNetwork, build_network, copied
+from sknoisy._model.network import MLP, NoisyLabelNetwork, build_network, copied
 from sknoisy._support.memory import check_feature_noise_fits
 from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
 from sknoisy._training.callbacks import input_sizes
 from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Plan
+
+_ROWS_TO_LOOK_AT = 64
 
 
 def check_combinations(classifier: Any) -> None:
@@ -83,24 +86,31 @@ def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
             f"{n_targets}."
         )
     n_samples = len(data)
-    by_size = {
-        "early_stopping": n_samples >= 2000,
-        "max_epochs": 40 if n_samples > 256 else 150,
-    }
-    auto = {name: getattr(classifier, name) for name in by_size}
-    auto = {name: by_size[name] if v == "auto" else v for name, v in auto.items()}
+    hold_out = classifier.early_stopping
+    hold_out = n_samples >= 2000 if hold_out == "auto" else bool(hold_out)
+    max_epochs = classifier.max_epochs
     return Plan(
         noise_model=classifier.noise_model,
         method=classifier.method,
         transition_init=init,
         learn_transition=classifier.learn_transition,
+        select_noise_model=classifier.select_noise_model,
+        max_epochs=_most_epochs(classifier, n_samples) if max_epochs == "auto" else max_epochs,
         max_em_iter=classifier.max_em_iter,
         tol=classifier.tol,
+        hold_out=hold_out,
+        stop_by_folds=classifier.early_stopping == "auto" or max_epochs == "auto",
         validation_fraction=classifier.validation_fraction,
         n_iter_no_change=classifier.n_iter_no_change,
         n_noise_targets=n_targets,
-        **auto,
     )
+
+
+def _most_epochs(classifier: Any, n_samples: int) -> int:
+    if n_samples < 64:
+        return 150
+    steps = -(-n_samples // _batch_size(classifier, n_samples))
+    return max(40, -(-20_000 // steps))
 
 
 def _batch_size(classifier: Any, n_samples: int) -> int:
@@ -148,7 +158,7 @@ def build_net(
 def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
     sample, _ = ArrayDataset(data.X, dtype=data.dtype).take(slice(0, 2))
     sizes = input_sizes(classifier.callbacks or [], data.X)
-    return build_network(
+    network = build_network(
         classifier.module,
         # The default network has the size of the data already.
         classifier._params_of("module") | ({} if classifier.module is None else sizes),
@@ -158,6 +168,13 @@ def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
         dropout=classifier.dropout,
         columns=occurring_columns(data.X) if classifier.module is None else None,
     )
+    if isinstance(network.hidden, MLP):
+        network.hidden.reset_standardization(*column_statistics(data.X, data.weight))
+    else:
+        rows = np.linspace(0, len(data) - 1, min(len(data), _ROWS_TO_LOOK_AT)).astype(np.intp)
+        batch, _ = data.dataset(rows).take(slice(None))
+        network.rescale_features(cast(Tensor, batch["X"] if isinstance(batch, dict) else batch))
+    return network
 
 
 def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:

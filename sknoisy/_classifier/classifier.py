@@ -34,6 +34,7 @@ from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed, seed_stream, torch_seeded
 from sknoisy._support.torch_state import plain_torch
 from sknoisy._support.validation import refused_as
+from sknoisy._training.checks import warn_of_unreliable_fit
 from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Trainer
 from sknoisy._training.stream import Stream, learn_chunk, stream_classes, streams
@@ -74,16 +75,17 @@ class NoisyLabelClassifier(
     transition_init : {"auto", "confusion", "cluster"} or array-like, default="auto"
         Where the noise layer starts, which decides what it finds.
 
-        - "auto" fits a mixture with label noise to predictions for rows that the network did
-          not learn from. With early stopping it competes with counts of predicted against
-          observed classes, by the held-out likelihood after one joint epoch.
+        - "auto" lets several estimates compete by the likelihood of held-out labels, all from
+          predictions for rows that the network did not learn from: a matrix that explains the
+          labels beside calibrated predictions, a mixture with label noise, and, with early
+          stopping, counts of predicted against observed classes.
         - "cluster" takes histograms of the observed labels in k clusters of the predictions.
         - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
         - An array of shape (n_classes, n_classes) is a known or supposed matrix: rows are true
           classes, columns observed ones, both in the order of `classes_`.
 
-        With fewer than 64 rows, or 10 rows a class, the data cannot support a start by "auto"
-        or "cluster", and labels are assumed correct: the matrix stays the identity.
+        "auto" and "cluster" estimate the noise among the classes with at least 10 observed labels.
+        Other classes are assumed to be labelled correctly, and so are all with fewer than 64 rows.
     learn_transition : bool, default=True
         False keeps the matrix given as `transition_init` fixed and only trains the network
         through it (forward correction).
@@ -92,6 +94,11 @@ class NoisyLabelClassifier(
         around it that is worth so many times the training rows. It keeps the matrix from
         drifting to the identity while the network memorises wrong labels. 0 is the
         published method.
+    select_noise_model : bool, default=True
+        Whether the noise model has to explain the observed labels of held-out rows clearly better
+        than the same network without one; otherwise the result is that of ``noise_model=None``.
+        Hard data, where many predictions are wrong, are told from noisy data in this way. False
+        keeps the noise model in any case, as the published method does.
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
         volume: more noise in the matrix, and sharper clean probabilities.
@@ -101,8 +108,9 @@ class NoisyLabelClassifier(
         layer small (the paper keeps 5 of 100); a label that is left out counts as one of
         probability 1e-8.
     max_epochs : int or "auto", default="auto"
-        Most epochs of one stage. "auto" is 40, and 150 up to 256 rows, where an epoch is a
-        single step.
+        Most epochs of one stage. "auto" is as many as 20,000 steps need, at least 40, so that
+        training ends because held-out labels are explained no better. Below 64 rows, where no rows
+        can be held out, it is 150.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto" is a twentieth of the rows, at least 64 and at most 256; up to 256
         rows it is all of them.
@@ -128,9 +136,12 @@ class NoisyLabelClassifier(
     tol : float, default=2e-3
         EM stops when the mean log-likelihood of the observed labels changes by less.
     early_stopping : bool or "auto", default="auto"
-        Whether to hold out rows, to stop a stage when the likelihood of their observed labels
-        stops rising, and to put the weights of its best epoch back. "auto" does from 2000 rows
-        on.
+        True holds out rows, stops a stage when the likelihood of their observed labels stops
+        rising, and puts the weights of its best epoch back. The likelihood is that of calibrated
+        predictions, "calibrated_valid_loss" in `history_`. False trains `max_epochs` epochs. "auto"
+        holds out rows from 2000 rows on. With fewer rows it trains on each half until the
+        likelihood of the other half stops rising, and then on all rows, for 0.7 times as many
+        epochs.
     validation_fraction : float, default=0.1
         Share of the rows to hold out, stratified by the observed label.
     n_iter_no_change : int, default=4
@@ -157,6 +168,13 @@ class NoisyLabelClassifier(
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
+    noise_model_ : {"s", "c"} or None
+        The noise model that was kept. None if the labels of held-out rows are explained as well
+        without one, or if there are too few rows or labels to tell.
+    selection_ : list of dict
+        What was compared, plain training first: "noise_model", "start" of the noise layer,
+        "log_likelihood" of an observed label of a held-out row, and "gain" over plain training with
+        its "standard_error". Empty if nothing was compared.
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Row i is the distribution of the observed label when the true class is ``classes_[i]``.
         For ``noise_model="c"`` the average over the training data, weighted with the clean
@@ -166,7 +184,8 @@ class NoisyLabelClassifier(
     class_prior_ : ndarray of shape (n_classes,)
         Mean clean probability of the training data.
     noise_rate_ : float
-        Expected share of rows whose observed label is not the true one.
+        Expected share of rows whose observed label is not the true one. NaN while `partial_fit`
+        has not estimated the noise.
     history_ : skorch.history.History
         A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM.
     n_iter_ : int
@@ -191,12 +210,16 @@ class NoisyLabelClassifier(
 
     and the c-model lets the first factor depend on x too [1]_. The stages are: a baseline on the
     observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
-    training of the c-model from there. The baseline serves to find the start; the joint training
-    then starts over from new weights, as the baseline has learned wrong labels too. It keeps
-    those of the baseline for "confusion", as the paper does, and when the best epoch of the
-    baseline came in the second half of `max_epochs`, so that new weights would need more.
-    Without early stopping the baseline is trained on each half of the rows and predicts the
-    other half.
+    training of the c-model from there. The baseline serves to find the start, and to judge the
+    noise model by; the joint training then starts over from new weights, as the baseline has
+    learned wrong labels too. It keeps those of the baseline for "confusion", as the paper does.
+    Without early stopping each stage is trained on each half of the rows, and judged by the other
+    half, before it is trained on all of them.
+
+    The default network standardises its input: each column is centred and divided by its standard
+    deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
+
+    A fit that is worth little warns with `sknoisy.exceptions.UnreliableFitWarning`.
 
     A row of weight 2 is the same as the row twice: to the last digits below 64 rows, and in
     expectation otherwise, where batches, halves and held-out rows are drawn.
@@ -231,6 +254,7 @@ class NoisyLabelClassifier(
         "transition_init": [StrOptions({"auto", "confusion", "cluster"}), "array-like"],
         "learn_transition": ["boolean"],
         "transition_prior": [Interval(Real, 0, None, closed="left")],
+        "select_noise_model": ["boolean"],
         "volume_penalty": [Interval(Real, 0, None, closed="left")],
         "n_noise_targets": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -265,6 +289,7 @@ class NoisyLabelClassifier(
         transition_init: str | Any = "auto",
         learn_transition: bool = True,
         transition_prior: float = 1.0,
+        select_noise_model: bool = True,
         volume_penalty: float = 0.0,
         n_noise_targets: int | None = None,
         max_epochs: int | str = "auto",
@@ -296,6 +321,7 @@ class NoisyLabelClassifier(
         self.transition_init = transition_init
         self.learn_transition = learn_transition
         self.transition_prior = transition_prior
+        self.select_noise_model = select_noise_model
         self.volume_penalty = volume_penalty
         self.n_noise_targets = n_noise_targets
         self.max_epochs = max_epochs
@@ -379,6 +405,9 @@ class NoisyLabelClassifier(
                 warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=5)
             self.__dict__.update(state | summary(net, data))
             self.initial_transition_matrix_ = trainer.initial_transition
+            self.noise_model_ = trainer.noise_model
+            self.selection_ = [c.report(trainer.candidates[0]) for c in trainer.candidates]
+            warn_of_unreliable_fit(net, data, trainer, classes, self.transition_matrix_)
         self._stream: Stream | None = None
         net.end_training()
         net.forget_training()
@@ -439,7 +468,9 @@ class NoisyLabelClassifier(
             dtype=self.net_.dtype if resume else None,
         )
         plan = make_plan(self, data, labels)
-        stream = getattr(self, "_stream", None) or Stream(seed_stream(self.random_state))
+        stream = getattr(self, "_stream", None) or Stream(
+            seed_stream(self.random_state), follow_columns=not resume
+        )
         with torch_seeded(draw_seed(stream.random_state), self.device):
             goes_on = resume and self.net_.trains and self.net_.lr == self.lr
             if goes_on and knows_columns(self.net_, data):
@@ -455,7 +486,12 @@ class NoisyLabelClassifier(
             start = learn_chunk(net, data, plan, stream, progress)
             net.end_training()
             running_prior = partial(stream.running_prior, n_rows=len(data))
-            self.__dict__.update(state | summary(net, data, running_prior))
+            unknown = self.noise_model is not None and net.network.noise is None
+            self.__dict__.update(
+                state | summary(net, data, running_prior, noise_is_unknown=unknown)
+            )
+            self.noise_model_ = None if net.network.noise is None else self.noise_model
+            self.selection_ = []
         self._stream = stream
         if start is not None or not hasattr(self, "initial_transition_matrix_"):
             self.initial_transition_matrix_ = np.eye(len(labels)) if start is None else start

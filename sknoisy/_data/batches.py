@@ -87,6 +87,12 @@ class ArrayDataset(Dataset):
         return self.target if self.target is None or self.rows is None else self.target[self.rows]
 
     @property
+    def weight(self) -> Tensor | None:
+        """The sample weights of the rows of this set, or None."""
+        weight = self.extras.get("sample_weight")
+        return weight if weight is None or self._rows is None else weight[self._rows]
+
+    @property
     def bytes_per_row(self) -> int:
         """Size of a row of the data as a batch holds it."""
         itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize

@@ -48,6 +48,10 @@ class Observations:
     def __len__(self) -> int:
         return len(self.target)
 
+    def label_counts(self) -> np.ndarray:
+        """Return how many rows have each observed label, shape (n_classes,)."""
+        return np.bincount(self.target, minlength=self.n_classes)
+
     def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
         """Return the rows as a data set, together with their weights and more values."""
         if self.weight is not None:

@@ -8,7 +8,7 @@ the user's go through autograd; the softmax layer and the noise layer on top of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from torch.nn.modules import module
 
 from sknoisy._model import equations as F
 from sknoisy._model.loss import Objective
-from sknoisy._model.network import MLP, NoisyLabelNetwork
+from sknoisy._model.network import MLP, NoisyLabelNetwork, Standardization
 from sknoisy._model.noise_layers import NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
 from sknoisy._support.sparse_rows import SparseRows
 
-_DENSE_PARTS = (nn.Flatten, nn.Identity, nn.Linear, SparseLinear, nn.ReLU)
+_DENSE_PARTS = (Standardization, nn.Identity, nn.Linear, SparseLinear, nn.ReLU)
 
 
 def backward_pass(
@@ -88,6 +88,7 @@ class DenseLayers:
 
     def __init__(self, hidden: MLP) -> None:
         self.sparse_input = hidden.sparse_input
+        self.standardization = hidden[0]
         self.layers = [layer for layer in hidden.children() if isinstance(layer, nn.Linear)]
         self._X: Tensor | SparseRows | None = None
         self._values: list[Tensor] = []
@@ -95,7 +96,7 @@ class DenseLayers:
     def forward(self, X: Tensor | SparseRows) -> Tensor:
         """Return h(x), shape (n, n_hidden)."""
         if self.sparse_input is None:
-            values = [cast(Tensor, X).flatten(1)]
+            values = [self.standardization(X)]
         else:
             self._X, values = X, [self.sparse_input(X).relu_()]
         for layer in self.layers:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,9 +25,44 @@ _NO_QUESTION = 2**26  # bytes that any machine has
 
 Module = TypeVar("Module", bound=nn.Module)
 
+#: Root mean square of h(x) before training above which it is scaled.
+_LARGEST_MAGNITUDE = 10.0
+
+
+class Standardization(nn.Module):
+    """Flatten a batch and standardise its columns, ``(x - mean) / scale``.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns. Mean zero and scale one, until `reset` sets them.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    @torch.no_grad()
+    def reset(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        """Set mean and scale of the columns, arrays of shape (n_features,)."""
+        self.mean.copy_(torch.as_tensor(mean))
+        self.scale.copy_(torch.as_tensor(scale))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return the standardised columns, shape (n, n_features)."""
+        return (X.flatten(1) - self.mean).div_(self.scale)
+
+    def extra_repr(self) -> str:
+        """Say how many columns there are."""
+        return f"n_features={len(self.mean)}"
+
 
 class MLP(nn.Sequential):
-    """Fully connected hidden layers with ReLU, each followed by dropout.
+    """Fully connected hidden layers with ReLU, each followed by dropout, on standardised columns.
 
     Parameters
     ----------
@@ -47,7 +83,8 @@ class MLP(nn.Sequential):
         dropout: float = 0.0,
         columns: np.ndarray | None = None,
     ) -> None:
-        layers: list[nn.Module] = [nn.Flatten() if columns is None else nn.Identity()]
+        first = Standardization(n_features) if columns is None else nn.Identity()
+        layers: list[nn.Module] = [first]
         for n_in, n_out in pairwise([n_features, *hidden_layer_sizes]):
             if columns is not None and len(layers) == 1:
                 layers += [SparseLinear(n_in, n_out, torch.as_tensor(columns)), nn.ReLU()]
@@ -62,6 +99,36 @@ class MLP(nn.Sequential):
         """The first layer, if it takes sparse data as they are."""
         first = self[1] if len(self) > 1 else None
         return first if isinstance(first, SparseLinear) else None
+
+    @torch.no_grad()
+    def reset_standardization(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        """Set mean and scale of the input, arrays of shape (n_features,).
+
+        Sparse data that are taken as they are, are not centred.
+        """
+        if self.sparse_input is None:
+            cast(Standardization, self[0]).reset(mean, scale)
+        else:
+            self.sparse_input.reset_scale(scale)
+
+    @torch.no_grad()
+    def restandardize(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        """Change mean and scale of the input so that the layers still compute the same.
+
+        Parameters
+        ----------
+        mean, scale : ndarray of shape (n_features,)
+        """
+        if self.sparse_input is not None:
+            before = self.sparse_input.scale.clone()
+            self.sparse_input.reset_scale(scale)
+            self.sparse_input.weight.mul_((self.sparse_input.scale / before).unsqueeze(1))
+            return
+        first, standardization = cast(nn.Linear, self[1]), cast(Standardization, self[0])
+        old_mean, old_scale = standardization.mean.clone(), standardization.scale.clone()
+        standardization.reset(mean, scale)
+        first.bias.add_(first.weight @ ((standardization.mean - old_mean) / old_scale))
+        first.weight.mul_(standardization.scale / old_scale)
 
 
 class NoisyLabelNetwork(nn.Module):
@@ -82,6 +149,10 @@ class NoisyLabelNetwork(nn.Module):
         The noise layer; None means that observed labels are taken for the true ones.
     of_other_type : list of str
         Names in `hidden` of tensors that keep their type when that of the network changes.
+    hidden_scale : float
+        What the output of `hidden` is divided by to give h(x). One, unless that output was so
+        large before any training that the softmax layer would have started saturated: its
+        posteriors would then hold on to a wrong class, and pass on no gradient.
     """
 
     noise: NoiseLayer | None
@@ -92,6 +163,20 @@ class NoisyLabelNetwork(nn.Module):
         self.head = nn.Linear(n_hidden, n_classes)
         self.register_module("noise", None)
         self.of_other_type: list[str] = []
+        self.hidden_scale = 1.0
+
+    def features(self, X: Tensor | SparseRows) -> Tensor:
+        """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
+        hidden: Tensor = self.hidden(X).to(self.head.weight.dtype)
+        return hidden if self.hidden_scale == 1.0 else hidden / self.hidden_scale
+
+    @torch.no_grad()
+    def rescale_features(self, X: Tensor) -> None:
+        """Let h(x) have unit root mean square on a batch on which it is too large."""
+        self.hidden.eval()
+        magnitude = float(self.hidden(X).double().square().mean().sqrt())
+        if magnitude > _LARGEST_MAGNITUDE and math.isfinite(magnitude):
+            self.hidden_scale = magnitude
 
     def forward(self, X: Tensor | SparseRows) -> tuple[Tensor, Tensor]:
         """Return what is known of the true label, and what the noise may depend on.
@@ -112,11 +197,6 @@ class NoisyLabelNetwork(nn.Module):
     def clean_log_proba(self, X: Tensor | SparseRows) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return F.clean_log_proba(self.head(self.features(X)))
-
-    def features(self, X: Tensor | SparseRows) -> Tensor:
-        """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
-        hidden: Tensor = self.hidden(X)
-        return hidden.to(self.head.weight.dtype)
 
     @property
     def sparse_input(self) -> SparseLinear | None:

@@ -29,15 +29,19 @@ class SparseLinear(nn.Module):
     ----------
     weight : Parameter of shape (n_kept, n_out)
     bias : Parameter of shape (n_out,)
+    scale : Tensor of shape (n_kept,)
+        What each column is divided by.
     """
 
     columns: Tensor
+    scale: Tensor
 
     def __init__(self, n_features: int, n_out: int, columns: Tensor) -> None:
         super().__init__()
         self.n_features = n_features
         self.n_out = n_out
         self.register_buffer("columns", columns)
+        self.register_buffer("scale", torch.ones(len(columns)))
         self.weight = nn.Parameter(torch.empty(len(columns), n_out))
         self.bias = nn.Parameter(torch.empty(n_out))
         self.reset_parameters()
@@ -54,14 +58,18 @@ class SparseLinear(nn.Module):
     def lookup(self, X: SparseRows) -> tuple[Tensor, Tensor]:
         """Return for each stored entry the row of its weights, and its value or zero without."""
         at = torch.searchsorted(self.columns, X.columns).clamp_(max=len(self.columns) - 1)
-        return at, X.values.where(self.columns[at] == X.columns, 0)
+        return at, X.values.where(self.columns[at] == X.columns, 0) / self.scale[at]
+
+    def reset_scale(self, scale: np.ndarray) -> None:
+        """Set what the columns are divided by, from an array of shape (n_features,)."""
+        self.scale = torch.as_tensor(scale).to(self.scale)[self.columns]
 
     def forward(self, X: Tensor | SparseRows) -> Tensor:
-        """Return ``X @ weight + bias``, shape (n, n_out), of dense or sparse rows."""
+        """Return ``X / scale @ weight + bias``, shape (n, n_out), of dense or sparse rows."""
         if X.shape[1:] != (self.n_features,):
             raise IndexError(f"expected {self.n_features} columns, got rows of {X.shape[1:]}.")
         if isinstance(X, Tensor):
-            return torch.addmm(self.bias, X[:, self.columns], self.weight)
+            return torch.addmm(self.bias, X[:, self.columns] / self.scale, self.weight)
         if not len(self.columns):
             return self.bias.repeat(len(X), 1)
         at, values = self.lookup(X)
@@ -85,7 +93,7 @@ class SparseLinear(nn.Module):
         gradient : Tensor of shape (n, n_out)
         """
         if isinstance(X, Tensor):
-            self.weight.grad = X[:, self.columns].T @ gradient
+            self.weight.grad = (X[:, self.columns] / self.scale).T @ gradient
         elif not len(self.columns):
             self.weight.grad = torch.zeros_like(self.weight)
         else:
@@ -108,7 +116,9 @@ class SparseLinear(nn.Module):
         self.weight = nn.Parameter(
             spread(self.weight.detach(), self.columns, merged), self.weight.requires_grad
         )
-        self.columns = merged
+        scale = self.scale.new_ones(len(merged))
+        scale[torch.searchsorted(merged, self.columns)] = self.scale
+        self.columns, self.scale = merged, scale
 
     def extra_repr(self) -> str:
         """Say how large the layer is."""

@@ -8,7 +8,7 @@ and iterators, and an epoch that does not stop after every batch to keep books.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -51,10 +51,26 @@ from sknoisy._training.optimizers import (
     gradients_it_takes,
     leave_fused_step,
 )
-from sknoisy._training.stopping import BestEpoch, BestWeights
+from sknoisy._training.stopping import BestEpoch, BestWeights, CalibratedLoss
 
 _EXTRAS = ("sample_weight", "posterior")
+_TOLERANCE = 2.5e-5  # an epoch, by which the held-out loss has to fall
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
+
+
+class StageEnd(NamedTuple):
+    """How a stage of training ended.
+
+    Attributes
+    ----------
+    best_epoch : int
+        The epoch whose weights were kept, counted from one.
+    stopped : bool
+        Whether the stage ended before its epochs did.
+    """
+
+    best_epoch: int
+    stopped: bool
 
 
 class NoiseAdaptationNet(NeuralNetClassifier):
@@ -135,7 +151,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         progress: FitProgress,
         before_epoch: Callable[[], bool] = lambda: False,
         resume: bool = False,
-    ) -> bool:
+    ) -> StageEnd:
         """Train for one stage, with new callbacks and a new optimiser.
 
         Parameters
@@ -158,8 +174,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
         Returns
         -------
-        bool
-            Whether the stage ended before `max_epochs`.
+        StageEnd
 
         Raises
         ------
@@ -171,7 +186,8 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
         batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
-        best = BestWeights(self.network, patience)
+        best = BestWeights(self.network, patience, _TOLERANCE * patience)
+        calibrated_loss = CalibratedLoss()
         stop = False
         progress.begin_stage(stage, max_epochs)
         self.notify("on_train_begin", X=train.data, y=train.target)
@@ -192,17 +208,22 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             check_losses(self.history[-1], self.lr)
             with explained(held_out is not None):
                 stop |= self._notify_epoch_end(datasets)
-            stop |= held_out is not None and best.update(self.history[-1, "valid_loss"])
+            if valid is not None:
+                clean_log_proba, log_column = self.label_factors(valid)
+                loss = calibrated_loss(clean_log_proba, log_column, valid.weight)
+                self.history.record("calibrated_valid_loss", loss)
+                stop |= best.update(loss)
             if self._best_epoch is not None:
                 self._best_epoch.update(self.network, self.history[-1], valid)
             stop |= progress.end_epoch()
             if stop:
                 break
+        n_epochs = len(self.history)
         best.restore()
         self.notify("on_train_end", X=train.data, y=train.target)
         progress.end_stage()
         self._past, self.history_ = [], self.whole_history()
-        return stop
+        return StageEnd(best.best_epoch or n_epochs, stop)
 
     def whole_history(self) -> History:
         """All epochs, those of a stage that is not over included."""
@@ -477,6 +498,41 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._set_training(False)
         for X, _ in self.get_iterator(dataset):
             yield self.network.clean_log_proba(self._data(X)).cpu()
+
+    @torch.no_grad()
+    def label_factors(
+        self, dataset: ArrayDataset, network: NoisyLabelNetwork | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logarithms of p(true label | x) and p(observed label | true label[, x]), on the CPU.
+
+        Parameters
+        ----------
+        dataset : ArrayDataset
+        network : NoisyLabelNetwork, default=None
+            Another network than that of the net.
+
+        Returns
+        -------
+        clean_log_proba : Tensor of shape (n, true)
+        log_column : Tensor of shape (n, true)
+            Element (t, i) belongs to the observed label of row t if i is true. Without a noise
+            layer a true label that is not the observed one has probability zero.
+        """
+        self._set_training(False)
+        module = self.module_ if network is None else network.eval()
+        noise = (self.network if network is None else network).noise
+        parts = []
+        for X, y in self.get_iterator(dataset):
+            clean_log_proba, hidden = module(self._data(X))
+            target = self._to_device(y)
+            if noise is None:
+                column = torch.full_like(clean_log_proba, -torch.inf)
+                column.scatter_(1, target.unsqueeze(1), 0.0)
+            else:
+                column = noise.label_log_likelihood(target, hidden)
+            parts.append((clean_log_proba.cpu(), column.cpu()))
+        clean_log_proba, column = (torch.cat(part) for part in zip(*parts, strict=True))
+        return clean_log_proba, column
 
     def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""

@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import copy
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
-from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.training_data import Observations
-from sknoisy._model import equations as F
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
-from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._training.em import last_change, train_em, warn_of_no_convergence
+from sknoisy._training.net import NoiseAdaptationNet, StageEnd
+from sknoisy._training.selection import Candidate, State, select
 from sknoisy._training.summary import check_no_nan, summarise
+from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.starts import (
+    Estimate,
+    calibrated_start,
     cluster_start,
     confident_start,
     confusion_start,
     hard_start,
     mixture_start,
+    with_own_label_likeliest,
 )
 
-_CLEARLY_BETTER = 1e-3
+#: A class with fewer observed labels is left out of the noise.
+FEWEST_LABELS = 10
+
 _FEWEST_ROWS_TO_SPLIT = 64
-_FEWEST_ROWS_PER_CLASS_TO_SPLIT = 10
 _FEWEST_ROWS_TO_WATCH = 1000
+_FEWEST_STEPS_OF_PATIENCE = 40
+_CLEARLY_BETTER = 1e-3
+_SHORT_TRAINING = 8  # one epoch for so many of the baseline
+
+#: Standard errors by which a start must be better than a simpler one, and by which a noise model
+#: must be better than none: a one-sided test at the level of 5 %.
+_ERRORS_OF_STARTS = 1.0
+_ERRORS_OF_NOISE_MODELS = 1.64
+
+#: Passes over all rows for one over half of them. The same number of steps would be 0.5, the same
+#: number of passes 1; in between both fail least (``examples/study/study_harm.py``).
+_PASSES_OVER_ALL = 0.7
+
+_STAGES = ("baseline", "start", "s", "c", "em")
 
 
 @dataclass(frozen=True)
@@ -41,17 +60,30 @@ class Plan:
     method: str
     transition_init: str | np.ndarray
     learn_transition: bool
+    select_noise_model: bool
     max_epochs: int
     max_em_iter: int
     tol: float
-    early_stopping: bool
+    hold_out: bool
+    stop_by_folds: bool
     validation_fraction: float
     n_iter_no_change: int
     n_noise_targets: int | None = None
 
 
+class Fold(NamedTuple):
+    """Rows to train on, and held-out rows; None stands for all and for none."""
+
+    train: np.ndarray | None
+    valid: np.ndarray | None
+
+
 class Trainer:
-    """Take a net through its stages.
+    """Take a net through its stages, and keep the noise model only if it earns its place.
+
+    Rows are held out, or, when they are few, each half is held out from a network that is trained
+    on the other. What was held out ends each stage, gives the predictions from which the noise
+    layer starts, and decides between the noise model and plain training.
 
     Parameters
     ----------
@@ -67,6 +99,12 @@ class Trainer:
     ----------
     initial_transition : ndarray of shape (true, observed)
         Where the noise layer started.
+    candidates : list of Candidate
+        What was compared, plain training first. Empty if there was nothing to compare with.
+    chosen : Candidate or None
+        The one that the net was given.
+    supported : ndarray of bool of shape (n_classes,)
+        Classes with enough observed labels for an estimate of their noise.
     """
 
     def __init__(
@@ -82,241 +120,364 @@ class Trainer:
         self.plan = plan
         self.progress = progress
         self.seed = draw_seed(stream)
-        self.generator = torch.Generator().manual_seed(draw_seed(stream))
-        self.train_rows, self.valid_rows = self._hold_out()
-        self.train = data.dataset(self.train_rows)
-        self.valid = None if self.valid_rows is None else data.dataset(self.valid_rows)
+        self.generator = torch.Generator()
+        self.folds = self._make_folds()
         self.fresh = copy.deepcopy(net.network.state_dict())
-        self.crossed = False
         self.initial_transition = np.eye(data.n_classes)
+        self.candidates: list[Candidate] = []
+        self.chosen: Candidate | None = None
+        self.supported = data.label_counts() >= FEWEST_LABELS
+
+    @property
+    def crossed(self) -> bool:
+        """Whether each half is held out in turn, and the last training is on all rows."""
+        return len(self.folds) == 2
 
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
-        if self.plan.noise_model is None:
-            self.net.network.noise = None
-            self._train("baseline")
-            return
-        if self.net.network.noise is None or not self.plan.learn_transition:
-            self._attach_class_noise(self._start())
-        elif self.plan.noise_model == "s":
-            self._attach_class_noise(summarise(self.net, self.data)[1])
-        self.initial_transition = self._transition()
-        if self.plan.method == "em":
-            self._train_em()
-            return
-        noise = self.net.network.noise
-        if noise is not None and not noise.depends_on_features:
-            self._train("s")
-        if self.plan.noise_model == "c":
-            self._attach_feature_noise()
-            self._train("c")
+        plan = self.plan
+        if self.net.network.noise is not None and plan.learn_transition and plan.noise_model:
+            self._go_on()
+        elif plan.noise_model is None:
+            self._finish(self._try("baseline"))
+        elif not plan.learn_transition:
+            self._finish(self._try(self._joint_stage, "array", np.asarray(plan.transition_init)))
+        else:
+            self._finish(self._select())
+        last = self.chosen
+        if last is not None and last.last_change is not None:
+            plan = self.plan
+            warn_of_no_convergence(last.last_change, plan.max_em_iter, plan.tol, stacklevel=6)
 
-    def _train(
+    @property
+    def noise_model(self) -> str | None:
+        """The noise model that the net has in the end."""
+        return self.plan.noise_model if self.chosen is None else self.chosen.noise_model
+
+    # Candidates
+
+    def _select(self) -> Candidate:
+        """Train plainly, and with noise layers, and return what explains unseen labels best."""
+        plain = self._try("baseline")
+        starts = self._starts(plain)
+        if not starts:
+            self.candidates = [plain] if self.folds else []
+            return plain
+        before = plain if starts[0][0] == "confusion" else None
+        tried = [
+            self._try(self._joint_stage, *start, before=before)
+            for start in self._fastest(plain, starts)
+        ]
+        best = select(tried, _ERRORS_OF_STARTS) if self.folds else tried[0]
+        compared = [plain, best]
+        if self.plan.noise_model == "c":
+            compared.append(self._try("c", best.start, best.transition, before=best))
+        if self.folds:
+            self.candidates = [plain, *tried, *compared[2:]]
+        if not self.plan.select_noise_model or not self.folds:
+            return compared[-1]
+        return select(compared, _ERRORS_OF_NOISE_MODELS)
+
+    @property
+    def _joint_stage(self) -> str:
+        return "em" if self.plan.method == "em" else "s"
+
+    def _try(
         self,
         stage: str,
-        train: ArrayDataset | None = None,
-        valid: ArrayDataset | None = None,
-        *,
-        max_epochs: int | None = None,
-    ) -> bool:
-        """Train one stage; return whether it ended before its epochs did."""
-        return self.net.train_stage(
-            stage,
-            self.train if train is None else train,
-            self.valid if train is None else valid,
-            max_epochs=max_epochs or self.plan.max_epochs,
-            patience=self.plan.n_iter_no_change,
-            generator=self.generator,
-            progress=self.progress,
-        )
+        start: str | None = None,
+        transition: np.ndarray | None = None,
+        before: Candidate | None = None,
+    ) -> Candidate:
+        """Train a stage in each fold and judge it by the rows that are held out there."""
+        candidate = Candidate(stage, start, transition, before, penalty=self._penalty(start))
+        log_likelihood = np.full(len(self.data), np.nan)
+        for number, fold in enumerate(self.folds):
+            if before is None:
+                self._start_over()
+            else:
+                self._restore(before.states[number])
+            end = self._train(candidate, fold, number=number)
+            clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
+            log_likelihood[fold.valid] = sharpen(
+                clean_log_proba.numpy(), log_column.numpy()
+            ).log_likelihood
+            candidate.epochs.append(end.best_epoch)
+            candidate.states.append(self._state())
+        candidate.judge(log_likelihood, self.data.weight)
+        return candidate
 
-    def _transition(self) -> np.ndarray:
-        """Return the matrix of the noise layer; only the c-model's depends on the data."""
+    def _penalty(self, start: str | None) -> float:
+        """Return how much likelier a start makes the labels that it was estimated from."""
+        if start in (None, "array", "calibrated"):  # none, not estimated, or shrunk
+            return 0.0
+        n_supported = int(self.supported.sum())
+        return n_supported * (n_supported - 1) / (2 * len(self.data))
+
+    def _finish(self, chosen: Candidate) -> None:
+        """Give the net what was chosen: the network of the fold, or one trained on all rows."""
+        self.chosen = chosen
+        if len(self.folds) == 1:
+            self._restore(chosen.states[0])
+        else:
+            self._train_on_all_rows(chosen)
+        of_interest = *chosen.chain, *self.candidates
+        tried = [c.transition for c in of_interest if c.transition is not None]
+        self.initial_transition = np.asarray(tried[0]) if tried else self.initial_transition
+
+    def _train_on_all_rows(self, chosen: Candidate) -> None:
+        self._start_over()
+        for part in chosen.chain:
+            self._train(part, Fold(None, None), max_epochs=self._epochs(part))
+
+    def _epochs(self, candidate: Candidate) -> int:
+        """Return how often to go over all rows, from the best epochs on halves of them."""
+        most = self.plan.max_em_iter if candidate.stage == "em" else self.plan.max_epochs
+        if not candidate.epochs or not self.plan.stop_by_folds:
+            return most
+        return int(np.clip(round(_PASSES_OVER_ALL * np.mean(candidate.epochs)), 1, most))
+
+    # Stages
+
+    def _train(
+        self, candidate: Candidate, fold: Fold, *, max_epochs: int | None = None, number: int = 0
+    ) -> StageEnd:
+        """Train one stage with the noise layer that belongs to it."""
+        plan, stage = self.plan, candidate.stage
+        self._reseed(stage, number)
+        if stage == "baseline":
+            self.net.network.noise = None
+        elif stage == "c":
+            self._attach_feature_noise(keep_weights=candidate.start == "confusion")
+        else:
+            self.net.network.attach_class_noise(
+                self._start_of(candidate),
+                learnable=plan.learn_transition and stage != "em",
+                n_targets=plan.n_noise_targets,
+            )
+        watched = self._watched(fold)
+        common: dict[str, Any] = {
+            "valid": None if watched is None else self.data.dataset(watched),
+            "patience": self._patience(fold),
+            "generator": self.generator,
+            "progress": self.progress,
+        }
+        if stage != "em":
+            train = self.data.dataset(fold.train)
+            most = max_epochs or plan.max_epochs
+            return self.net.train_stage(stage, train, max_epochs=most, **common)
+        end = train_em(
+            self.net,
+            self.data,
+            fold.train,
+            learn_transition=plan.learn_transition,
+            tol=plan.tol,
+            max_epochs=max_epochs or plan.max_em_iter,
+            **common,
+        )
+        if end.stopped:
+            candidate.last_change = None
+        elif max_epochs in (None, plan.max_em_iter):
+            candidate.last_change = last_change(self.net, plan.max_em_iter)
+        return end
+
+    def _watched(self, fold: Fold) -> np.ndarray | None:
+        """Return the rows whose likelihood ends a stage: of a half, some are enough."""
+        if fold.valid is None or not self.crossed:
+            return fold.valid
+        order = np.random.RandomState(self.seed).permutation(fold.valid)
+        return np.sort(order[: max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)])
+
+    def _patience(self, fold: Fold) -> int:
+        """Return `n_iter_no_change`, and more where an epoch is a few steps only."""
+        n_rows = len(self.data) if fold.train is None else len(fold.train)
+        n_steps = -(-n_rows // self.net.batch_size)
+        return max(self.plan.n_iter_no_change, -(-_FEWEST_STEPS_OF_PATIENCE // n_steps))
+
+    def _reseed(self, stage: str, number: int) -> None:
+        """Draw the same order and dropout in a stage, whatever was trained before it."""
+        seed = (self.seed + 10 * _STAGES.index(stage) + number) % 2**31
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed)
+
+    def _start_of(self, candidate: Candidate) -> np.ndarray:
+        """Return the matrix to start from; the paper's comes from the network as it is."""
+        if candidate.start != "confusion":
+            return np.asarray(candidate.transition)
+        log_proba = self.net.clean_log_proba(self.data.dataset())
+        check_no_nan(self.net, log_proba)
+        candidate.transition = confusion_start(
+            log_proba.numpy(), self.data.target, self.data.weight
+        )
+        return candidate.transition
+
+    def _attach_feature_noise(self, *, keep_weights: bool) -> None:
+        """Start the c-model from the s-model: b_ij is taken over, u_ij = 0.
+
+        On few rows, where the network of the s-model has learned wrong labels as well, the weights
+        start over.
+        """
+        network = self.net.network
+        if network.noise is not None and not network.noise.depends_on_features:
+            network.let_noise_depend_on_features(n_targets=self.plan.n_noise_targets)
+            if self.crossed and not keep_weights:
+                network.load_state_dict(self.fresh, strict=False)
+
+    def _go_on(self) -> None:
+        """Train the last stage once more, of a network that has a noise layer."""
         noise = self.net.network.noise
-        assert noise is not None
-        return summarise(self.net, self.data)[1] if noise.depends_on_features else noise.matrix()
+        noise_model = "c" if noise is not None and noise.depends_on_features else "s"
+        self.initial_transition = summarise(self.net, self.data)[1]
+        fold = self.folds[0] if len(self.folds) == 1 else Fold(None, None)
+        stages = [self._joint_stage] if noise_model == "s" or self.plan.noise_model == "s" else []
+        stages += ["c"] if self.plan.noise_model == "c" else []
+        for stage in stages:
+            self.chosen = Candidate(stage, "array", self.initial_transition)
+            self._train(self.chosen, fold)
+
+    def _start_over(self) -> None:
+        """Give the network the weights that it had before any training."""
+        self.net.network.noise = None
+        self.net.network.load_state_dict(self.fresh, strict=False)
+
+    def _state(self) -> State:
+        network = self.net.network
+        return copy.deepcopy(network.noise), copy.deepcopy(network.state_dict())
+
+    def _restore(self, state: State) -> None:
+        self.net.network.noise = copy.deepcopy(state[0])
+        self.net.network.load_state_dict(state[1])
 
     # The start of the noise layer
 
-    def _start(self) -> np.ndarray:
-        """Return the matrix that the noise layer starts from, of shape (true, observed).
+    def _starts(self, plain: Candidate) -> list[tuple[str, np.ndarray | None]]:
+        """Return names and matrices that the noise layer may start from, the simplest first.
 
-        The paper's start leaves the network as the baseline made it. After any other the joint
-        training starts over from new weights, since the baseline has learned wrong labels as
-        well; unless it needed more than half of its epochs, and would need them again.
+        The paper's start, None, is computed from the network that training goes on from.
         """
         init = self.plan.transition_init
-        if not isinstance(init, str) and not self.plan.learn_transition:
-            return init
-        if isinstance(init, str) and init == "confusion":
-            self._train("baseline")
-            log_proba = self._clean_log_proba().numpy()
-            return confusion_start(log_proba, self.data.target, self.data.weight)
-        if isinstance(init, str) and not self._can_split():
-            return np.eye(self.data.n_classes)
-        if self.valid is None:
-            start = init if not isinstance(init, str) else self._estimate(self._cross_fitted())
+        if not isinstance(init, str):
+            return [("array", init)]
+        if init == "confusion":
+            return [(init, None)]
+        if not self.folds or self.supported.sum() < 2:
+            return []
+        log_proba = self._predictions(plain)
+        if init == "cluster":
+            clusters = self._estimate(partial(cluster_start, random_state=self.seed), log_proba)
+            return [(init, clusters.transition)]
+        unseen = np.concatenate([np.asarray(fold.valid) for fold in self.folds])
+        calibrated = partial(calibrated_start, random_state=self.seed)
+        mixture = partial(mixture_start, random_state=self.seed)
+        simple = self._estimate(calibrated, log_proba, unseen)
+        found = {"mixture": self._estimate(mixture, log_proba)}
+        if self.crossed:
+            gain = found["mixture"].log_likelihood - simple.log_likelihood
+            if gain <= self._penalty("mixture"):
+                found = {}
         else:
-            begun = len(self.net.history)
-            stopped = self._train("baseline")
-            best_epoch = len(self.net.history) - begun - stopped * self.plan.n_iter_no_change
-            start = init if not isinstance(init, str) else self._estimate(self._clean_log_proba())
-            if 2 * best_epoch > self.plan.max_epochs:
-                return start
-        self._start_over()
-        return start
+            found["confident"] = self._estimate(confident_start, log_proba)
+            found["hard"] = self._estimate(hard_start, log_proba)
+            found = self._most_likely(found)
+        found = {"calibrated": simple, **found}
+        return [
+            (name, with_own_label_likeliest(estimate.transition))
+            for name, estimate in found.items()
+        ]
 
-    def _estimate(self, log_proba: Tensor) -> np.ndarray:
-        """Estimate the matrix from predictions for unseen rows and their observed labels."""
-        seen = log_proba.numpy(), self.data.target, self.data.weight
-        if self.plan.transition_init == "cluster":
-            return cluster_start(*seen, random_state=self.seed)
-        mixture = mixture_start(*seen, random_state=self.seed)
-        if self.valid is None:
-            return mixture
-        return self._most_likely([mixture, confident_start(*seen), hard_start(*seen)])
+    def _predictions(self, plain: Candidate) -> np.ndarray:
+        """Return what the baselines say of all rows, those of halves of the rows held out."""
+        log_proba = np.empty((len(self.data), self.data.n_classes))
+        for fold, state in zip(self.folds, plain.states, strict=True):
+            self._restore(state)
+            rows = fold.valid if self.crossed else None
+            predicted = self.net.clean_log_proba(self.data.dataset(rows))
+            check_no_nan(self.net, predicted)
+            log_proba[slice(None) if rows is None else rows] = predicted.numpy()
+        return log_proba
 
-    def _can_split(self) -> bool:
-        """Whether half of the rows say enough of every class, or rows are held out anyway."""
-        needed = _FEWEST_ROWS_PER_CLASS_TO_SPLIT * self.data.n_classes
-        return self.valid is not None or len(self.data) >= max(_FEWEST_ROWS_TO_SPLIT, needed)
+    def _estimate(
+        self, start: Callable[..., Any], log_proba: np.ndarray, rows: np.ndarray | None = None
+    ) -> Estimate:
+        """Estimate the noise among the classes with enough labels; others keep their label."""
+        classes = np.flatnonzero(self.supported)
+        rows = np.arange(len(self.data)) if rows is None else rows
+        rows = rows[self.supported[self.data.target[rows]]]
+        seen = log_proba[np.ix_(rows, classes)]
+        found = start(
+            seen - np.logaddexp.reduce(seen, axis=1, keepdims=True),
+            np.searchsorted(classes, self.data.target[rows]),
+            None if self.data.weight is None else self.data.weight[rows],
+        )
+        found = found if isinstance(found, Estimate) else Estimate(found, np.nan)
+        transition = np.eye(self.data.n_classes)
+        transition[np.ix_(classes, classes)] = found.transition
+        return found._replace(transition=transition)
 
-    def _most_likely(self, starts: list[np.ndarray]) -> np.ndarray:
+    def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
         """Return the start under which held-out labels are likeliest after one joint epoch.
 
         The first one wins unless another is clearly better.
         """
-        baseline = copy.deepcopy(self.net.network.state_dict())
-        losses = []
-        for start in starts:
-            self._attach_class_noise(start)
-            self._train("start", max_epochs=1)
-            losses.append(self.net.history[-1, "valid_loss"])
-            self.net.network.noise = None
-            self.net.network.load_state_dict(baseline)
+        losses, baseline = [], self._state()
+        for start in starts.values():
+            losses.append(self._loss_after(1, start.transition))
+            self._restore(baseline)
         losses[0] -= _CLEARLY_BETTER
-        return starts[int(np.argmin(losses))]
+        best = list(starts)[int(np.argmin(losses))]
+        return {best: starts[best]}
 
-    def _cross_fitted(self) -> Tensor:
-        """Train a baseline on each half of the rows and return its predictions for the other half.
+    def _fastest(
+        self, plain: Candidate, starts: list[tuple[str, np.ndarray | None]]
+    ) -> list[tuple[str, np.ndarray | None]]:
+        """Return the start that is ahead after a short joint training from new weights.
 
-        Each stops when the likelihood of the half that it does not see stops rising, judged by
-        some of its rows when they are many.
+        All starts, if rows are few and all of them can be trained in full.
         """
-        self.crossed = True
-        half = stratified_halves(self.data.target, self.seed)
-        order = np.random.RandomState(self.seed).permutation(len(half))
-        log_proba = torch.empty(len(self.data), self.data.n_classes, dtype=self.data.dtype)
-        for fold in (0, 1):
-            others = self.data.dataset(np.flatnonzero(half == fold))
-            watched = order[half[order] == fold][: max(_FEWEST_ROWS_TO_WATCH, len(others) // 10)]
+        if self.crossed or len(starts) == 1:
+            return starts
+        losses = []
+        for _, start in starts:
             self._start_over()
-            self._train(
-                "baseline",
-                self.data.dataset(np.flatnonzero(half != fold)),
-                self.data.dataset(np.sort(watched)),
-            )
-            log_proba[torch.from_numpy(half == fold)] = self._clean_log_proba(others)
-        return log_proba
+            n_epochs = max(1, plain.epochs[0] // _SHORT_TRAINING)
+            losses.append(self._loss_after(n_epochs, np.asarray(start)))
+        return [starts[int(np.argmin(losses))]]
 
-    def _start_over(self) -> None:
-        """Give the network the weights that it had before any training."""
-        self.net.network.load_state_dict(self.fresh, strict=False)
-
-    def _clean_log_proba(self, dataset: ArrayDataset | None = None) -> Tensor:
-        """Return the predictions for the rows of a data set, or for all rows."""
-        log_proba = self.net.clean_log_proba(self.data.dataset() if dataset is None else dataset)
-        check_no_nan(self.net, log_proba)
-        return log_proba
-
-    def _attach_class_noise(self, transition: np.ndarray) -> None:
-        learnable = self.plan.learn_transition and self.plan.method == "direct"
-        self.net.network.attach_class_noise(
-            transition, learnable=learnable, n_targets=self.plan.n_noise_targets
-        )
-
-    def _attach_feature_noise(self) -> None:
-        network = self.net.network
-        if network.noise is not None and not network.noise.depends_on_features:
-            network.let_noise_depend_on_features(n_targets=self.plan.n_noise_targets)
-            if self.crossed:
-                self._start_over()
-
-    # Expectation maximisation
-
-    def _train_em(self) -> None:
-        """Alternate the closed-form steps with one epoch of the network on soft targets."""
-        posterior = torch.zeros(len(self.data), self.data.n_classes, dtype=self.data.dtype)
-        monitor = _ConvergenceMonitor(self.plan.tol)
-
-        def closed_form_steps() -> bool:
-            log_likelihood, counts = self._e_step(posterior)
-            if self.plan.learn_transition:
-                self._m_step_transition(counts)
-            self.net.history.record("log_likelihood", log_likelihood)
-            return monitor.update(log_likelihood)
-
-        converged = self.net.train_stage(
-            "em",
-            self.data.dataset(self.train_rows, posterior=posterior),
-            self.valid,
-            max_epochs=self.plan.max_em_iter,
-            patience=self.plan.n_iter_no_change,
+    def _loss_after(self, n_epochs: int, transition: np.ndarray) -> float:
+        """Return the held-out loss after so many joint epochs."""
+        (fold,) = self.folds
+        self._reseed("start", 0)
+        self.net.network.attach_class_noise(transition, n_targets=self.plan.n_noise_targets)
+        self.net.train_stage(
+            "start",
+            self.data.dataset(fold.train),
+            self.data.dataset(fold.valid),
+            max_epochs=n_epochs,
+            patience=n_epochs,
             generator=self.generator,
             progress=self.progress,
-            before_epoch=closed_form_steps,
         )
-        if not converged:
-            warnings.warn(
-                f"EM did not converge in max_em_iter={self.plan.max_em_iter} iterations: the mean "
-                f"log-likelihood last changed by {monitor.change:.2g}, tol={self.plan.tol:.2g}. "
-                "Increase `max_em_iter`, `lr` or `tol`, or scale X.",
-                ConvergenceWarning,
-                stacklevel=7,  # the call of fit
-            )
+        return min(self.net.history[-n_epochs:, "calibrated_valid_loss"])
 
-    def _e_step(self, posterior: Tensor) -> tuple[float, Tensor]:
-        """Fill in the posterior of the true label.
-
-        Returns
-        -------
-        log_likelihood : float
-            Mean log-likelihood of the observed labels of the training rows.
-        counts : Tensor of shape (true, observed)
-            Soft confusion counts under the posterior.
-        """
-        noise = self.net.network.noise
-        assert noise is not None
-        target, weight = self.data.tensors(self.train_rows)
-        with torch.no_grad():
-            log_likelihood = noise.label_log_likelihood(target.to(self.net.device)).cpu()
-        joint = self._clean_log_proba(self.train) + log_likelihood
-        evidence = torch.logsumexp(joint, dim=1, keepdim=True)
-        rows = slice(None) if self.train_rows is None else torch.from_numpy(self.train_rows)
-        posterior[rows] = (joint - evidence).exp()
-        mean = np.average(evidence[:, 0].numpy(), weights=weight)
-        return float(mean), F.soft_counts(posterior[rows], target, self.data.n_classes, weight)
-
-    def _m_step_transition(self, counts: Tensor) -> None:
-        noise = self.net.network.noise
-        assert noise is not None
-        noise.maximise(counts, self.net.transition_prior * len(self.data))
-
-    def _hold_out(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the rows to train on and the rows to hold out; None stands for all and none."""
-        if not self.plan.early_stopping:
-            return None, None
-        n_valid = round(self.plan.validation_fraction * len(self.data))
-        n_valid = min(max(n_valid, 1), len(self.data) - 1)
-        counts = np.bincount(self.data.target)
-        stratify = counts.min() >= 2 and min(n_valid, len(self.data) - n_valid) >= len(counts)
+    def _make_folds(self) -> list[Fold]:
+        """Return the ways to hold rows out."""
+        data, n_rows = self.data, len(self.data)
+        if not self.plan.hold_out:
+            if n_rows < _FEWEST_ROWS_TO_SPLIT:
+                return []
+            half = stratified_halves(data.target, self.seed)
+            halves = [np.flatnonzero(half == number) for number in (0, 1)]
+            return [Fold(*halves), Fold(*halves[::-1])]
+        n_valid = min(max(round(self.plan.validation_fraction * n_rows), 1), n_rows - 1)
+        counts = np.bincount(data.target)
+        stratify = counts.min() >= 2 and min(n_valid, n_rows - n_valid) >= len(counts)
         train, valid = train_test_split(
-            np.arange(len(self.data)),
+            np.arange(n_rows),
             test_size=n_valid,
-            stratify=self.data.target if stratify else None,
+            stratify=data.target if stratify else None,
             random_state=self.seed,
         )
-        return np.sort(train), np.sort(valid)
+        return [Fold(np.sort(train), np.sort(valid))]
 
 
 def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
@@ -337,18 +498,3 @@ def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
     half = np.empty(len(target), dtype=np.intp)
     half[order] = np.arange(len(target)) % 2
     return half
-
-
-class _ConvergenceMonitor:
-    """Follow the log-likelihood of EM and say when it has settled."""
-
-    def __init__(self, tol: float) -> None:
-        self.tol = tol
-        self.last = -np.inf
-        self.change = np.inf
-
-    def update(self, log_likelihood: float) -> bool:
-        """Take note of an iteration; return True when its change was below `tol`."""
-        self.change = log_likelihood - self.last
-        self.last = log_likelihood
-        return abs(self.change) < self.tol

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils.multiclass import unique_labels
 
+from sknoisy._data.columns import ColumnStatistics
 from sknoisy._data.training_data import Observations
+from sknoisy._model.network import MLP, NoisyLabelNetwork
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._support.validation import refused_as
 from sknoisy._training.net import NoiseAdaptationNet
-from sknoisy._training.stages import Plan
-from sknoisy._transition.starts import cluster_start, confusion_start, mixture_start
+from sknoisy._training.stages import Plan, stratified_halves
+from sknoisy._transition.calibration import sharpen, with_sharpness
+from sknoisy._transition.mixture import label_log_likelihood
+from sknoisy._transition.starts import (
+    calibrate,
+    cluster_start,
+    confusion_start,
+    fit_mixture,
+    with_own_label_likeliest,
+)
 
 _ROWS_OF_A_BLOCK = 1000
 _ROWS_OF_A_BLOCK_PER_CLASS = 10
+_ERRORS = 1.64
+
+Block = list[tuple[np.ndarray, ...]]
 
 
 def streams(classifier: Any) -> bool:
@@ -69,15 +83,20 @@ class Stream:
     ----------
     random_state : numpy.random.RandomState
         Source of the order of the rows.
+    follow_columns : bool
+        Whether mean and scale of the columns are those of all rows so far, and not those of the
+        rows that the network was fitted to before.
     """
 
-    def __init__(self, random_state: np.random.RandomState) -> None:
+    def __init__(self, random_state: np.random.RandomState, *, follow_columns: bool) -> None:
         self.random_state = random_state
+        self.columns = ColumnStatistics() if follow_columns else None
         self.prior: np.ndarray | float = 0.0
         self.n_rows = 0
-        self.block: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.block: Block = []
         self.highest = -np.inf
         self.misses = 0
+        self.baseline: NoisyLabelNetwork | None = None
 
     def running_prior(self, prior: np.ndarray, n_rows: int) -> np.ndarray:
         """Return the mean clean probability of all rows so far, after that of a chunk."""
@@ -85,25 +104,40 @@ class Stream:
         self.prior = self.prior + (prior - self.prior) * n_rows / self.n_rows
         return np.asarray(self.prior)
 
+    def standardize(self, net: NoiseAdaptationNet, data: Observations) -> None:
+        """Let the default network standardise its input by all rows so far."""
+        hidden = net.network.hidden
+        if self.columns is not None and isinstance(hidden, MLP):
+            self.columns.update(data.X, data.weight)
+            hidden.restandardize(self.columns.mean, self.columns.scale)
+
+    def full_block(self, n_classes: int, *new: np.ndarray) -> list[np.ndarray] | None:
+        """Add rows to the block; return it and begin another one if that makes it large enough."""
+        self.block = [*self.block, new]
+        needed = max(_ROWS_OF_A_BLOCK, _ROWS_OF_A_BLOCK_PER_CLASS * n_classes)
+        if sum(len(part[0]) for part in self.block) < needed:
+            return None
+        block = [np.concatenate(part) for part in zip(*self.block, strict=True)]
+        self.block = []
+        return block
+
     def find_start(
         self, net: NoiseAdaptationNet, data: Observations, plan: Plan
     ) -> np.ndarray | None:
-        """Return the matrix to start the noise layer from, or None while the baseline improves.
+        """Return the matrix to start the noise layer from, or None while there is no need of one.
 
-        The rows of a chunk are predicted before they are learned, so they are held-out rows.
+        The rows of a chunk are predicted before they are learned, so they are held-out rows. There
+        is no need while the baseline improves, nor as long as it explains them as well alone.
         """
         if not isinstance(plan.transition_init, str):
             return plan.transition_init
         if not len(net.history):
             return None
         log_proba = net.clean_log_proba(data.dataset()).numpy()
-        weight = np.ones(len(data)) if data.weight is None else data.weight
-        self.block.append((log_proba, data.target, weight))
-        needed = max(_ROWS_OF_A_BLOCK, _ROWS_OF_A_BLOCK_PER_CLASS * data.n_classes)
-        if sum(len(target) for _, target, _ in self.block) < needed:
+        block = self.full_block(data.n_classes, log_proba, data.target, _weight(data))
+        if block is None:
             return None
-        log_proba, target, weight = (np.concatenate(part) for part in zip(*self.block, strict=True))
-        self.block = []
+        log_proba, target, weight = block
         log_likelihood = log_proba[np.arange(len(target)), target]
         mean = np.average(log_likelihood, weights=weight)
         if mean > self.highest + log_likelihood.std() / np.sqrt(len(target)):
@@ -112,10 +146,100 @@ class Stream:
             self.misses += 1
         if self.misses < plan.n_iter_no_change:
             return None
+        seed = draw_seed(self.random_state)
         if plan.transition_init == "confusion":
             return confusion_start(log_proba, target, weight)
-        start = cluster_start if plan.transition_init == "cluster" else mixture_start
-        return start(log_proba, target, weight, random_state=draw_seed(self.random_state))
+        if plan.transition_init == "cluster":
+            return cluster_start(log_proba, target, weight, random_state=seed)
+        start = start_from_block(log_proba, target, weight, seed, compare=plan.select_noise_model)
+        self.misses = 0
+        return start
+
+    def try_out(self, net: NoiseAdaptationNet) -> None:
+        """Keep the baseline until the noise layer has proved to explain new rows better."""
+        self.baseline = copy.deepcopy(net.network)
+        self.block, self.misses = [], 0
+
+    def judge(self, net: NoiseAdaptationNet, data: Observations, plan: Plan) -> None:
+        """Compare network and noise layer with the baseline that they came from, by new rows.
+
+        The baseline is put back when they explain the observed labels worse, or no better in
+        `n_iter_no_change` blocks of rows.
+        """
+        assert self.baseline is not None
+        dataset = data.dataset()
+        factors = [*net.label_factors(dataset), *net.label_factors(dataset, self.baseline)]
+        block = self.full_block(
+            data.n_classes, *(factor.numpy() for factor in factors), _weight(data)
+        )
+        if block is None:
+            return
+        joint, alone = (sharpen(*block[at : at + 2]).log_likelihood for at in (0, 2))
+        gain, error = _mean_and_error(joint - alone, block[-1])
+        self.misses += 1
+        if gain > _ERRORS * error:
+            self.baseline = None
+        elif gain < -_ERRORS * error or self.misses >= plan.n_iter_no_change:
+            net.network.noise = None
+            net.network.load_state_dict(self.baseline.state_dict())
+            self.baseline, self.misses = None, 0
+
+
+def start_from_block(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray, seed: int, *, compare: bool
+) -> np.ndarray | None:
+    """Return the start that explains labels best which it was not estimated from.
+
+    Each start is estimated from one half of the rows and judged by the other half.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        Predictions for rows that were not learned yet.
+    target, weight : ndarray of shape (n_samples,)
+        Encoded observed labels and sample weights.
+    seed : int
+    compare : bool
+        Whether None, no noise, is returned if no start is better than the predictions alone.
+
+    Returns
+    -------
+    ndarray of shape (true, observed) or None
+    """
+    half = stratified_halves(target, seed)
+    seen, unseen = half == 0, half == 1
+    given = log_proba[seen], target[seen], weight[seen]
+    n_classes = log_proba.shape[1]
+    identity = np.where(np.eye(n_classes, dtype=bool), 0.0, -np.inf)[target]
+    plain = with_sharpness(
+        log_proba[unseen], identity[unseen], sharpen(given[0], identity[seen]).sharpness
+    ).log_likelihood
+    calibrated = calibrate(*given, random_state=seed)
+    assert calibrated.transition is not None
+    column = np.log(calibrated.transition).T[target[unseen]]
+    by_calibration = with_sharpness(log_proba[unseen], column, calibrated.sharpness).log_likelihood
+    mixture, view, _ = fit_mixture(*given, random_state=seed)
+    by_mixture = label_log_likelihood(mixture, view(log_proba[unseen]), target[unseen])
+    gain, error = _mean_and_error(by_mixture - by_calibration, weight[unseen])
+    best, transition = (
+        (by_mixture, mixture.transition)
+        if gain > error
+        else (by_calibration, calibrated.transition)
+    )
+    gain, error = _mean_and_error(best - plain, weight[unseen])
+    if compare and gain <= _ERRORS * error:
+        return None
+    return with_own_label_likeliest(transition)
+
+
+def _weight(data: Observations) -> np.ndarray:
+    return np.ones(len(data)) if data.weight is None else data.weight
+
+
+def _mean_and_error(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the weighted mean and its standard error."""
+    values = values * weight / weight.mean()
+    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
 def learn_chunk(
@@ -132,12 +256,17 @@ def learn_chunk(
     ndarray of shape (true, observed) or None
         Where the noise layer starts, if it starts with these rows.
     """
+    stream.standardize(net, data)
+    if stream.baseline is not None:
+        stream.judge(net, data, plan)
     network = net.network
     start = None
     if plan.noise_model is None:
         network.noise = None
     elif network.noise is None:
         start = stream.find_start(net, data, plan)
+        if start is not None and isinstance(plan.transition_init, str) and plan.select_noise_model:
+            stream.try_out(net)
     elif plan.noise_model == "c" and not network.noise.depends_on_features:
         start = network.noise.matrix()
     if start is not None:

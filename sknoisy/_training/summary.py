@@ -18,6 +18,8 @@ def summary(
     net: NoiseAdaptationNet,
     data: Observations,
     running_prior: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    *,
+    noise_is_unknown: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes that sum up what a net has learned.
 
@@ -28,13 +30,15 @@ def summary(
         The rows to average over.
     running_prior : callable, optional
         Turns the mean clean probability of these rows into that of all rows of a stream.
+    noise_is_unknown : bool, default=False
+        Whether the noise has not been estimated yet; its rate is then NaN.
     """
     prior, transition = summarise(net, data)
     prior = running_prior(prior)
     return {
         "class_prior_": prior,
         "transition_matrix_": transition,
-        "noise_rate_": float(prior @ (1.0 - np.diag(transition))),
+        "noise_rate_": (np.nan if noise_is_unknown else float(prior @ (1.0 - np.diag(transition)))),
         "history_": net.whole_history(),
         "n_iter_": len(net.whole_history()),
     }

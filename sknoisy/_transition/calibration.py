@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 from sknoisy._support.validation import FloatArray
 
@@ -47,12 +47,15 @@ class Recalibration(NamedTuple):
         None where the noise was given for each row.
     log_column : ndarray of shape (n_samples, true)
         Element (t, i) is the log-probability of the observed label of row t if i is true.
+    n_parameters : int
+        How many numbers were fitted.
     """
 
     sharpness: float
     clean_log_proba: FloatArray
     transition: FloatArray | None
     log_column: FloatArray
+    n_parameters: int = 1
 
     @property
     def posterior(self) -> FloatArray:
@@ -64,15 +67,14 @@ class Recalibration(NamedTuple):
         """Log-likelihood of the observed labels, shape (n_samples,)."""
         return logsumexp(self.clean_log_proba + self.log_column, axis=1)
 
-    @property
-    def n_parameters(self) -> int:
-        """How many numbers were fitted."""
-        free = 0 if self.transition is None else self.transition.size - len(self.transition)
-        return 1 + free
-
 
 def recalibrate(
-    log_proba: FloatArray, target: np.ndarray, start: FloatArray, *, pseudo_count: float = 1.0
+    log_proba: FloatArray,
+    target: np.ndarray,
+    start: FloatArray,
+    *,
+    weight: np.ndarray | None = None,
+    pseudo_count: float = 1.0,
 ) -> Recalibration:
     """Fit sharpness and transition matrix to the observed labels.
 
@@ -84,6 +86,8 @@ def recalibrate(
         Encoded observed labels.
     start : ndarray of shape (true, observed)
         Where the search starts. Rows sum to one.
+    weight : ndarray of shape (n_samples,), default=None
+        Sample weights.
     pseudo_count : float, default=1.0
         Labels that are added for each entry of the matrix, distributed over the row as in
         `start`: what keeps many classes with few rows each from being fitted to the letter.
@@ -97,7 +101,9 @@ def recalibrate(
     order = np.argsort(target, kind="stable")
     edges = np.searchsorted(target[order], np.arange(n_classes + 1))
     sorted_log_proba = log_proba[order]
-    share = np.bincount(target, minlength=n_classes) / len(target)
+    share = np.bincount(target, weight, minlength=n_classes)
+    share = share / share.sum()
+    weights = np.split(np.ones(len(target)) if weight is None else weight[order], edges[1:-1])
     # Away from the edge, where EM would not get off, and no entry without any evidence.
     transition = prior = 0.99 * start + 0.01 * share
 
@@ -105,7 +111,7 @@ def recalibrate(
         nonlocal transition
         proba = softmax(np.exp(log_sharpness) * sorted_log_proba, axis=1)
         transition, log_likelihood = most_likely_transition(
-            np.split(proba, edges[1:-1]), transition, pseudo_count * n_classes * prior
+            np.split(proba, edges[1:-1]), weights, transition, pseudo_count * n_classes * prior
         )
         return -log_likelihood
 
@@ -113,11 +119,15 @@ def recalibrate(
     loss(found.x)
     sharpness = float(np.exp(found.x))
     clean = log_softmax(sharpness * log_proba, axis=1)
-    return Recalibration(sharpness, clean, transition, np.log(transition).T[target])
+    n_parameters = 1 + n_classes * (n_classes - 1)
+    return Recalibration(sharpness, clean, transition, np.log(transition).T[target], n_parameters)
 
 
 def most_likely_transition(
-    proba: list[FloatArray], start: FloatArray, pseudo_counts: FloatArray
+    proba: list[FloatArray],
+    weight: list[FloatArray],
+    start: FloatArray,
+    pseudo_counts: FloatArray,
 ) -> tuple[FloatArray, float]:
     """Maximise the likelihood of the observed labels over the matrix, by accelerated EM.
 
@@ -129,6 +139,8 @@ def most_likely_transition(
     ----------
     proba : list of ndarray of shape (n_j, true)
         Clean probabilities of the rows with each observed label.
+    weight : list of ndarray of shape (n_j,)
+        Sample weights of these rows.
     start : ndarray of shape (true, observed)
         Entries are positive.
     pseudo_counts : ndarray of shape (true, observed)
@@ -145,9 +157,11 @@ def most_likely_transition(
     def step(transition: FloatArray) -> tuple[FloatArray, float, float]:
         """Return the matrix after a step of EM, its likelihood, and a bound of the gap."""
         likelihoods = [p @ transition[:, j] for j, p in enumerate(proba)]
-        gradient = np.stack([p.T @ (1 / q) for p, q in zip(proba, likelihoods, strict=True)], 1)
+        gradient = np.stack(
+            [p.T @ (w / q) for p, w, q in zip(proba, weight, likelihoods, strict=True)], 1
+        )
         gradient += pseudo_counts / transition
-        value = sum(float(np.log(q).sum()) for q in likelihoods)
+        value = sum(float(w @ np.log(q)) for w, q in zip(weight, likelihoods, strict=True))
         value += float((pseudo_counts * np.log(transition)).sum())
         counts = gradient * transition
         mass = counts.sum(axis=1, keepdims=True)
@@ -178,6 +192,75 @@ def most_likely_transition(
     return transition, best
 
 
+def fit_pooled_noise(
+    log_proba: FloatArray, target: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Fit sharpness and the rate of errors that are spread evenly over all other classes.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+        Sample weights.
+
+    Returns
+    -------
+    sharpness : float
+    rate : float
+        Share of wrong labels.
+    """
+    n_classes = log_proba.shape[1]
+    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+    rows = np.arange(len(target))
+
+    def loss(parameters: np.ndarray) -> float:
+        log_sharpness, log_odds = parameters
+        own = softmax(np.exp(np.clip(log_sharpness, *LOG_SHARPNESS)) * log_proba, axis=1)
+        wrong = expit(log_odds) / (n_classes - 1)
+        likelihood = wrong + own[rows, target] * (1.0 - n_classes * wrong)
+        return -float(np.average(np.log(np.maximum(likelihood, 1e-300)), weights=weight))
+
+    # The likelihood may have a maximum for each of them: sharp with noise, and blurred without.
+    tried = [
+        minimize(loss, [0.0, logit(rate)], method="Nelder-Mead", options={"xatol": 0.01})
+        for rate in (0.02, 0.3)
+    ]
+    best = min(tried, key=lambda found: found.fun)
+    most = 0.95 * (n_classes - 1) / n_classes
+    sharpness = np.exp(np.clip(best.x[0], *LOG_SHARPNESS))
+    return float(sharpness), min(float(expit(best.x[1])), most)
+
+
+def uniform_noise(rate: float, n_classes: int) -> FloatArray:
+    """Return the matrix (true, observed) of errors that are spread evenly over other classes."""
+    wrong = rate / (n_classes - 1)
+    return np.full((n_classes, n_classes), wrong) + (1.0 - n_classes * wrong) * np.eye(n_classes)
+
+
+def with_pooled_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:
+    """Fit sharpness and one rate of errors for all classes; parameters as of `fit_pooled_noise`."""
+    sharpness, rate = fit_pooled_noise(log_proba, target)
+    transition = uniform_noise(rate, log_proba.shape[1])
+    log_column = np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[target]
+    return with_sharpness(log_proba, log_column, sharpness, n_parameters=2)
+
+
+def without_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:
+    """Fit the sharpness alone, and take all labels for right.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    """
+    identity = np.eye(log_proba.shape[1])
+    log_column = np.log(np.maximum(identity, 1e-300))[target]
+    return sharpen(log_proba, log_column)._replace(transition=identity)
+
+
 def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
     """Fit the sharpness alone, where the noise of each row is given.
 
@@ -202,8 +285,9 @@ def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
 
 
 def with_sharpness(
-    log_proba: FloatArray, log_column: FloatArray, sharpness: float
+    log_proba: FloatArray, log_column: FloatArray, sharpness: float, *, n_parameters: int = 1
 ) -> Recalibration:
     """Apply a sharpness that was fitted to other rows; parameters as of `sharpen`."""
     log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
-    return Recalibration(sharpness, log_softmax(sharpness * log_proba, axis=1), None, log_column)
+    clean_log_proba = log_softmax(sharpness * log_proba, axis=1)
+    return Recalibration(sharpness, clean_log_proba, None, log_column, n_parameters)

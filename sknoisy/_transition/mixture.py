@@ -31,7 +31,7 @@ class NoisyMixture(NamedTuple):
     Attributes
     ----------
     transition : ndarray of shape (true, observed)
-        Rows sum to one; the classes are named so that the diagonal is as heavy as it can be.
+        Rows sum to one; the classes are named so that as many labels are right as can be.
     log_likelihood : float
         Mean over the rows of ``log sum_i p(y=i | s_t) T[i, z_t]``: how well the observed labels
         are told from the scores. (The joint likelihood with the scores would reward a mixture
@@ -100,7 +100,7 @@ def fit_noisy_mixture(
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
     transition = _normalised(counts, pseudo_count)
-    name = heaviest_diagonal(transition)
+    name = heaviest_diagonal(counts)
     prior, mean, covariance = moments
     return NoisyMixture(transition[name], log_likelihood, prior[name], mean[name], covariance)
 
@@ -132,6 +132,28 @@ def recount(
     moments = mixture.prior, mixture.mean, mixture.covariance
     counts, _ = _counts(scores, target, weight, mixture.transition, *moments)
     return _normalised(counts, pseudo_count)
+
+
+def label_log_likelihood(
+    mixture: NoisyMixture, scores: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Log-likelihood of the observed label of each row, given its scores.
+
+    Parameters
+    ----------
+    mixture : NoisyMixture
+    scores : ndarray of shape (n_samples, n_scores)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+    """
+    joint = _discriminant(scores.T, mixture.prior, mixture.mean, mixture.covariance)
+    total = _softmax(joint.copy())
+    joint += np.log(mixture.transition)[:, target]
+    return _softmax(joint) - total
 
 
 def _normalised(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
@@ -210,19 +232,21 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return largest + np.log(total)
 
 
-def heaviest_diagonal(transition: np.ndarray) -> np.ndarray:
+def heaviest_diagonal(counts: np.ndarray) -> np.ndarray:
     """Order of the rows that maximises the trace (Hungarian method).
 
     Parameters
     ----------
-    transition : ndarray of shape (clusters, observed)
+    counts : ndarray of shape (clusters, observed)
+        Labels in each cluster. With counts the most labels are taken for right; with rows that
+        sum to one a small class would weigh as much as a large one.
 
     Returns
     -------
     ndarray of shape (observed,)
         Index of the cluster that is named after each observed class.
     """
-    cluster, name = linear_sum_assignment(-transition)
+    cluster, name = linear_sum_assignment(-counts)
     order = np.empty(len(cluster), dtype=np.intp)
     order[name] = cluster
     return order

@@ -10,6 +10,8 @@ network that has seen a label believes it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +21,38 @@ from torch import Tensor
 
 from sknoisy._model import equations as F
 from sknoisy._support.threads import threads_for_classes
-from sknoisy._transition.mixture import fit_noisy_mixture, heaviest_diagonal, recount
+from sknoisy._transition.calibration import (
+    Recalibration,
+    fit_pooled_noise,
+    recalibrate,
+    uniform_noise,
+)
+from sknoisy._transition.mixture import (
+    NoisyMixture,
+    fit_noisy_mixture,
+    heaviest_diagonal,
+    recount,
+)
 
 _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
+_PSEUDO_LABELS = 20.0
+
+
+class Estimate(NamedTuple):
+    """A matrix, and how well it explains the labels that it was estimated from.
+
+    Attributes
+    ----------
+    transition : ndarray of shape (true, observed)
+        Rows sum to one.
+    log_likelihood : float
+        Mean log-likelihood of an observed label.
+    """
+
+    transition: np.ndarray
+    log_likelihood: float
 
 
 def confusion_start(
@@ -135,8 +164,78 @@ def cluster_start(
         kmeans = _fit_clusters(log_proba[rows], weights, random_state)
         clusters = kmeans.predict(_roots(log_proba))
     counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
-    size = counts.sum(dim=1, keepdim=True).clamp_min(1e-300)
-    return F.expected_transition(counts[heaviest_diagonal((counts / size).numpy())]).numpy()
+    return F.expected_transition(counts[heaviest_diagonal(counts.numpy())]).numpy()
+
+
+def calibrated_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> Estimate:
+    """Return the matrix that explains the labels best beside calibrated predictions.
+
+    The predictions are sharpened, ``p(y=i|x) ~ p(z=i|x)^beta``, until they and a matrix together
+    make the observed labels likeliest (`recalibrate`). First the matrix has one parameter, the
+    rate of errors that are spread over all other classes; then it is free, and each row is shrunk
+    towards the first one by twenty labels, so that classes with few rows keep the pooled rate.
+    What is merely hard to predict is left to the predictions: the matrix stays near the identity
+    unless labels differ from predictions that are confident and right elsewhere.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        On rows that the network was not trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    Estimate
+    """
+    found = calibrate(log_proba, target, weight, random_state=random_state)
+    assert found.transition is not None
+    return Estimate(found.transition, float(found.log_likelihood.mean()))
+
+
+def calibrate(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> Recalibration:
+    """Fit sharpness and matrix of `calibrated_start`; the parameters are the same."""
+    n_classes = log_proba.shape[1]
+    rows = _capped_rows(len(log_proba), n_classes, random_state)
+    log_proba, target = log_proba[rows].astype(np.float64), target[rows]
+    weight = None if weight is None else weight[rows]
+    with threads_for_classes(n_classes):
+        _, rate = fit_pooled_noise(log_proba, target, weight)
+        pooled = uniform_noise(rate, n_classes)
+        strength = _PSEUDO_LABELS / n_classes
+        return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
+
+
+def with_own_label_likeliest(transition: np.ndarray) -> np.ndarray:
+    """Move each row towards the identity until no wrong label is likelier than the right one.
+
+    Parameters
+    ----------
+    transition : ndarray of shape (true, observed)
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    own = np.diag(transition)
+    other = np.where(np.eye(len(own), dtype=bool), 0.0, transition).max(axis=1)
+    excess = np.maximum(other - own, 0.0)
+    share = (excess / (1.0 + excess))[:, None]
+    return (1.0 - share) * transition + share * np.eye(len(own))
 
 
 def mixture_start(
@@ -145,7 +244,7 @@ def mixture_start(
     weight: np.ndarray | None = None,
     *,
     random_state: int | None = None,
-) -> np.ndarray:
+) -> Estimate:
     """Return the matrix of the noisy mixture that tells the observed labels best.
 
     The mixture (see `fit_noisy_mixture`) is fitted to two views of the predicted distributions,
@@ -164,20 +263,36 @@ def mixture_start(
 
     Returns
     -------
-    ndarray of shape (true, observed)
+    Estimate
+    """
+    with threads_for_classes(log_proba.shape[1]):
+        best, view, used = fit_mixture(log_proba, target, weight, random_state=random_state)
+        if used == len(log_proba):
+            return Estimate(best.transition, best.log_likelihood)
+        transition = recount(best, view(log_proba), target, weight=weight)
+    return Estimate(transition, best.log_likelihood)
+
+
+def fit_mixture(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
+    """Fit the mixture of `mixture_start`; the parameters are the same.
+
+    Returns
+    -------
+    mixture : NoisyMixture
+    view : callable
+        Turns log-probabilities into the scores that the mixture is one of.
+    n_rows : int
+        How many rows it was fitted to.
     """
     n_classes = log_proba.shape[1]
-    with threads_for_classes(n_classes):
-        return _best_mixture(log_proba, target, weight, random_state)
-
-
-def _best_mixture(
-    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None, random_state: int | None
-) -> np.ndarray:
-    n_classes = log_proba.shape[1]
-    log_proba = np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
     rows = _capped_rows(len(log_proba), n_classes, random_state)
-    some, labels = log_proba[rows], target[rows]
+    some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
     first = [some.argmax(axis=1)]
     if len(some) >= _ROWS_PER_CLUSTER * n_classes:
@@ -185,13 +300,15 @@ def _best_mixture(
     fits = [
         (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
         for view in (_contrasts, _without_tails)
-        for scores in [view(some)]
+        for scores in [view(log_proba[rows])]
         for classes in first
     ]
     best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
-    if len(some) == len(log_proba):
-        return best.transition
-    return recount(best, view(log_proba), target, weight=weight)
+    return best, view, len(some)
+
+
+def _floored(log_proba: np.ndarray) -> np.ndarray:
+    return np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
@@ -204,14 +321,14 @@ def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray
 
 def _contrasts(log_proba: np.ndarray) -> np.ndarray:
     """Project log-probabilities to the k - 1 dimensions in which they differ."""
-    n_classes = log_proba.shape[1]
+    log_proba, n_classes = _floored(log_proba), log_proba.shape[1]
     centring = np.eye(n_classes) - 1.0 / n_classes
     return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
 
 
 def _without_tails(log_proba: np.ndarray) -> np.ndarray:
     """Return logarithms that see no probability below a hundredth."""
-    proba = np.exp(log_proba)
+    proba = np.exp(_floored(log_proba))
     proba += 0.01
     return np.log(proba, out=proba)
 

@@ -11,7 +11,13 @@ from sklearn.utils import _safe_indexing
 
 from sknoisy._support.meta_estimators import is_search, unwrap_fitted, unwrap_unfitted
 from sknoisy._support.validation import FloatArray
-from sknoisy._transition.calibration import Recalibration, recalibrate, sharpen
+from sknoisy._transition.calibration import (
+    Recalibration,
+    recalibrate,
+    sharpen,
+    with_pooled_noise,
+    without_noise,
+)
 
 #: What inspection asks of a classifier.
 NEEDED = "label_posterior"
@@ -117,6 +123,8 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     For estimators with noise that depends on the features, one matrix for all rows is tried as
     well; and so is the same network without a noise model, whose features may serve better
     where there are few rows. They are taken only if the observed labels are clearly likelier.
+    If no noise makes them clearly likelier than none, the matrix is the identity, and the
+    posteriors remain as a ranking.
     Of a search the best estimator is taken, the same in all folds.
 
     Parameters
@@ -139,16 +147,30 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     candidates = [recalibrate(held_out.clean_log_proba, rows.target, start)]
     if classifier.noise_model == "c":
         candidates.insert(0, sharpen(held_out.clean_log_proba, held_out.log_column))
+    predictions = [held_out.clean_log_proba]
     if classifier.noise_model is not None:
         plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
         candidates.append(recalibrate(plain.clean_log_proba, rows.target, start))
+        predictions.append(plain.clean_log_proba)
     best = candidates[0]
     for candidate in candidates[1:]:
-        gain = candidate.log_likelihood - best.log_likelihood
-        cost = candidate.n_parameters - best.n_parameters
-        if gain.sum() - cost > gain.std() * np.sqrt(len(gain)):
+        if is_clearly_better(candidate, best):
             best = candidate
+    without = max(
+        (without_noise(log_proba, rows.target) for log_proba in predictions),
+        key=lambda fit: fit.log_likelihood.sum(),
+    )
+    pooled = [with_pooled_noise(log_proba, rows.target) for log_proba in predictions]
+    if not any(is_clearly_better(fit, without) for fit in [*candidates, *pooled]):
+        best = best._replace(transition=without.transition)
     return best
+
+
+def is_clearly_better(fit: Recalibration, other: Recalibration) -> bool:
+    """Whether labels are likelier by more than chance and further parameters explain."""
+    gain = fit.log_likelihood - other.log_likelihood
+    cost = fit.n_parameters - other.n_parameters
+    return bool(gain.sum() - cost > gain.std() * np.sqrt(len(gain)))
 
 
 def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
@@ -159,6 +181,13 @@ def best_of_search(estimator: Any, X: Any, y: np.ndarray) -> Any:
     if not hasattr(estimator, "best_estimator_"):
         estimator = clone(estimator).fit(X, y)
     return best_of_search(estimator.best_estimator_, X, y)
+
+
+def always_with_noise_model(estimator: Any) -> Any:
+    """Return a clone of the estimator that keeps its noise model in any case."""
+    kept = clone(estimator)
+    unwrap_unfitted(kept, NEEDED).set_params(select_noise_model=False)
+    return kept
 
 
 def without_noise_model(estimator: Any) -> Any:

@@ -32,6 +32,7 @@ from sknoisy._transition.calibration import (
 from sknoisy.inspection._cross_fitting import (
     NEEDED,
     HeldOut,
+    always_with_noise_model,
     best_of_search,
     out_of_fold_log_probabilities,
     partition,
@@ -138,7 +139,7 @@ def transition_interval(
             f"noise_model={classifier.noise_model!r}, "
             f"learn_transition={classifier.learn_transition!r}."
         )
-    held_out = out_of_fold_log_probabilities(estimator, X, rows)
+    held_out = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
     fit = recalibrate(
         held_out.clean_log_proba, rows.target, held_out.transition, pseudo_count=_PSEUDO_COUNT
     )
@@ -241,7 +242,7 @@ def noise_test(
     if classifier.noise_model is None:
         raise ValueError("A test of noise needs a noise model; got noise_model=None.")
     target = rows.target
-    noisy = out_of_fold_log_probabilities(estimator, X, rows)
+    noisy = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
     plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
     folds = [test for _, test in rows.splits]
     column = _add_one_smoothing(noisy, target)

@@ -2,13 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 from sknoisy._model.feature_noise import FeatureTransition
-from sknoisy._model.network import MLP, NoisyLabelNetwork, build_network
+from sknoisy._model.network import MLP, NoisyLabelNetwork, Standardization, build_network
 from sknoisy._model.noise_layers import ClassTransition
 
 
@@ -54,7 +55,8 @@ def build(module, sample, *, hidden_layer_sizes=(8,), dropout=0.0, **module_para
 
 def test_mlp_has_the_layers_it_was_asked_for():
     mlp = MLP(6, (5, 4), dropout=0.5)
-    assert [type(layer) for layer in mlp] == [nn.Flatten] + 2 * [nn.Linear, nn.ReLU, nn.Dropout]
+    layers = [Standardization] + 2 * [nn.Linear, nn.ReLU, nn.Dropout]
+    assert [type(layer) for layer in mlp] == layers
     assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(5, 6), (4, 5)]
     assert not any(isinstance(layer, nn.Dropout) for layer in MLP(6, (5,)))
 
@@ -62,6 +64,61 @@ def test_mlp_has_the_layers_it_was_asked_for():
 def test_mlp_without_hidden_layers_is_the_input():
     X = torch.ones(3, 2, 2)
     assert_close(MLP(4, ())(X), X.flatten(1))
+
+
+def test_standardization_centres_scales_and_flattens():
+    X = torch.arange(12.0).reshape(3, 2, 2)
+    layer = Standardization(4)
+    assert_close(layer(X), X.flatten(1))
+    before = X.clone()
+    layer.reset(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0, 0.5]))
+    expected = (X.flatten(1) - torch.tensor([0.0, 1.0, 2.0, 3.0])) / torch.tensor([1, 2, 4, 0.5])
+    assert_close(layer(X), expected)
+    assert_close(X, before)  # the batch is left as it is
+    assert not list(layer.parameters())  # it is not trained
+    assert set(layer.state_dict()) == {"mean", "scale"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hidden_layer_sizes", [(8,), (8, 5)])
+def test_restandardize_keeps_the_function(dtype, hidden_layer_sizes):
+    generator = torch.Generator().manual_seed(0)
+    X = (3.0 * torch.randn(50, 4, generator=generator, dtype=dtype) + 5.0).to(dtype)
+    mlp = MLP(4, hidden_layer_sizes).to(dtype)
+    mlp.standardization.reset(np.full(4, 2.0), np.array([1.0, 2.0, 3.0, 4.0]))
+    before = mlp(X).detach()
+    weight = mlp[1].weight.detach().clone()
+    for mean, scale in (
+        (np.array([5.0, 4.0, -3.0, 0.0]), np.array([3.0, 0.1, 2.0, 1.0])),
+        (np.zeros(4), np.full(4, 10.0)),
+    ):
+        mlp.restandardize(mean, scale)
+        assert_close(mlp.standardization.mean, torch.as_tensor(mean, dtype=dtype))
+        assert_close(mlp.standardization.scale, torch.as_tensor(scale, dtype=dtype))
+        assert_close(mlp(X).detach(), before, rtol=1e-4, atol=1e-4)
+    assert (mlp[1].weight - weight).abs().max() > 0.1
+
+
+def test_large_features_are_scaled_to_one_before_training_and_small_ones_are_left():
+    X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    for factor in (1.0, 5.0, 1e3, 1e6):
+        network = NoisyLabelNetwork(nn.Identity(), 6, 3)
+        network.rescale_features(factor * X)
+        magnitude = network.features(factor * X).square().mean().sqrt()
+        if factor <= 5.0:
+            assert network.hidden_scale == 1.0
+        else:
+            assert network.hidden_scale == pytest.approx(factor, rel=0.2)
+            assert magnitude == pytest.approx(1.0, rel=1e-5)
+    assert_close(network(factor * X)[1], network.features(factor * X))
+    expected = torch.log_softmax(network.head(network.features(factor * X)), dim=1)
+    assert_close(network.clean_log_proba(factor * X), expected)
+
+
+def test_features_that_are_not_finite_are_not_scaled():
+    network = NoisyLabelNetwork(nn.Identity(), 2, 3)
+    network.rescale_features(torch.tensor([[1e3, torch.inf]]))
+    assert network.hidden_scale == 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The trainer: what it holds out, where it starts from, and what EM does to the likelihood."""
+"""The trainer: what it holds out, where it starts from, what it keeps, and what EM does."""
 
 import copy
 from functools import cache
@@ -9,12 +9,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
-from skorch.callbacks import Callback
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._training import stages
+from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Trainer, stratified_halves
+from sknoisy._training.stopping import BestWeights
+from sknoisy._transition.starts import Estimate
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
 
@@ -25,32 +27,45 @@ def blobs(n_samples=120, rate=0.2):
 
 
 def classifier(**params):
-    return NoisyLabelClassifier(**({"random_state": 0, "hidden_layer_sizes": (16,)} | params))
-
-
-def weights(trainer):
-    """Return a copy of the weights of the network of a trainer."""
-    return copy.deepcopy(trainer.net.network.state_dict())
+    """Return a small classifier that keeps its noise model, whatever it is worth."""
+    defaults = {"random_state": 0, "hidden_layer_sizes": (16,), "select_noise_model": False}
+    return NoisyLabelClassifier(**(defaults | params))
 
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Record the stages of a fit: the rows, the weights before, and the noise layer."""
+    """Record the stages of a fit: rows, weights before, epochs allowed, and the end."""
     seen = []
-    train = Trainer._train
+    train_stage = NoiseAdaptationNet.train_stage
 
-    def record(self, stage, *datasets, **kwargs):
-        rows = [None if d is None else d.rows for d in datasets or (self.train, self.valid)]
-        seen.append({"stage": stage, "rows": rows, "state": weights(self)})
-        return train(self, stage, *datasets, **kwargs)
+    def record(self, stage, train, valid, **params):
+        entry = {
+            "stage": stage,
+            "rows": [None if d is None else d.rows for d in (train, valid)],
+            "state": copy.deepcopy(self.network.state_dict()),
+            "data": train,
+            **params,
+        }
+        seen.append(entry)
+        entry["end"] = train_stage(self, stage, train, valid, **params)
+        return entry["end"]
 
-    monkeypatch.setattr(Trainer, "_train", record)
+    monkeypatch.setattr(NoiseAdaptationNet, "train_stage", record)
     return seen
 
 
 def same_network(state, other):
     names = [name for name in state if not name.startswith("noise.")]
     return all(torch.equal(state[name], other[name]) for name in names)
+
+
+def rig_starts(monkeypatch, likelihoods=(-1.0, -1.0), **matrices):
+    """Let the starts of the trainer return these matrices."""
+    for name, matrix in matrices.items():
+        found = matrix
+        if name in ("calibrated", "mixture"):
+            found = Estimate(matrix, likelihoods[name == "mixture"])
+        monkeypatch.setattr(stages, f"{name}_start", lambda *a, found=found, **k: found)
 
 
 # --- Cross-fitting ------------------------------------------------------------------------------
@@ -68,58 +83,168 @@ def test_halves_are_stratified(seed):
     assert_array_equal(half, stratified_halves(target, seed))
 
 
-def test_each_half_is_predicted_by_the_network_that_did_not_see_it(spy):
-    classifier(max_epochs=2).fit(*blobs())
-    first, second, joint = spy
-    assert [row["stage"] for row in spy] == ["baseline", "baseline", "s"]
-    train, held_out = first["rows"]
-    assert set(train).isdisjoint(held_out)
-    assert_array_equal(np.sort(np.r_[train, held_out]), np.arange(120))
-    assert_array_equal(second["rows"][0], held_out)
-    assert_array_equal(second["rows"][1], train)
-    assert joint["rows"] == [None, None]
+@pytest.mark.parametrize("params", [{}, {"noise_model": "c"}, {"noise_model": None}], ids=str)
+def test_each_half_is_held_out_from_the_network_trained_on_the_other(spy, params):
+    classifier(max_epochs=2, **params).fit(*blobs())
+    *halves, _ = [row for row in spy if row["rows"][0] is not None], None
+    for first, second in zip(halves[0][::2], halves[0][1::2], strict=True):
+        assert first["stage"] == second["stage"]
+        train, held_out = first["rows"]
+        assert set(train).isdisjoint(held_out)
+        assert_array_equal(np.sort(np.r_[train, held_out]), np.arange(120))
+        assert_array_equal(second["rows"][0], held_out)
+        assert_array_equal(second["rows"][1], train)
+    last = params.get("noise_model", "s") or "baseline"
+    assert spy[-1]["rows"] == [None, None]
+    assert spy[-1]["stage"] == last
 
 
 @pytest.mark.parametrize("method", ["direct", "em"])
-def test_all_start_from_the_same_new_weights_when_no_rows_are_held_out(spy, monkeypatch, method):
-    before_em = []
-    train_em = Trainer._train_em
-
-    def record(self):
-        before_em.append(weights(self))
-        train_em(self)
-
-    monkeypatch.setattr(Trainer, "_train_em", record)
-    classifier(method=method, max_epochs=3, tol=10.0).fit(*blobs())
-    states = [row["state"] for row in spy] + before_em
-    assert len(states) == 3
-    for state in states:
-        assert same_network(state, states[0])
+def test_all_stages_start_from_the_same_new_weights_when_halves_are_held_out(spy, method):
+    classifier(method=method, max_epochs=3, max_em_iter=3).fit(*blobs())
+    joint = {"direct": "s", "em": "em"}[method]
+    assert [row["stage"] for row in spy][:4] == ["baseline"] * 2 + [joint] * 2
+    assert spy[-1]["stage"] == joint
+    for row in spy:
+        assert same_network(row["state"], spy[0]["state"])
 
 
 def test_c_model_starts_from_new_weights_and_the_matrix_of_the_s_model(spy):
     estimator = classifier(noise_model="c", max_epochs=3).fit(*blobs())
-    first, _, s, c = spy
+    s, c = spy[-2:]
     assert (s["stage"], c["stage"]) == ("s", "c")
-    assert same_network(c["state"], first["state"])
+    assert s["rows"] == c["rows"] == [None, None]
+    assert same_network(c["state"], spy[0]["state"])
     assert not (c["state"]["noise.weight"]).any()
     moved = np.abs(np.exp(c["state"]["noise.bias"].numpy()) - estimator.initial_transition_matrix_)
     assert 1e-5 < moved.max() < 0.1
 
 
-def test_a_network_that_needed_all_its_epochs_keeps_its_weights(spy):
+def test_with_rows_held_out_the_c_model_goes_on_from_the_s_model(spy):
     classifier(noise_model="c", max_epochs=5, early_stopping=True).fit(*blobs())
+    names = [row["stage"] for row in spy]
+    assert names == ["baseline", *["start"] * 5, "s", "c"]
     states = {row["stage"]: row["state"] for row in spy}
-    assert [row["stage"] for row in spy] == ["baseline", "start", "start", "start", "s", "c"]
-    assert not same_network(states["s"], states["baseline"])
+    assert same_network(states["s"], states["baseline"])  # from new weights
     assert not same_network(states["c"], states["s"])
     assert not states["c"]["noise.weight"].any()
+    held_out = [row["rows"][1] for row in spy]
+    for rows in held_out:
+        assert_array_equal(rows, held_out[0])
 
 
-def test_a_trained_baseline_goes_on_from_the_confusion_start(spy):
-    classifier(transition_init="confusion", max_epochs=5).fit(*blobs())
-    baseline, joint = spy
-    assert not same_network(baseline["state"], joint["state"])
+@pytest.mark.parametrize("early_stopping", [True, "auto"])
+def test_a_trained_baseline_goes_on_from_the_confusion_start(spy, early_stopping):
+    params = {"transition_init": "confusion", "early_stopping": early_stopping}
+    classifier(max_epochs=5, **params).fit(*blobs())
+    fresh = spy[0]["state"]
+    for row in spy:
+        assert same_network(row["state"], fresh) == (row["stage"] == "baseline")
+
+
+def test_a_stage_sees_the_same_order_of_rows_whatever_came_before_it(spy):
+    # Otherwise what is compared would differ by chance, and no noise model would not be None.
+    X, y = blobs()
+    plain = classifier(noise_model=None, max_epochs=4, batch_size=16, dropout=0.2).fit(X, y)
+    alone = [row["end"] for row in spy]
+    rows = len(spy)
+    classifier(max_epochs=4, batch_size=16, dropout=0.2).fit(X, y)
+    assert [row["end"] for row in spy[rows : rows + 2]] == alone[:2]
+    losses = plain.history_[:, "train_loss"][:2]
+    again = classifier(max_epochs=4, batch_size=16, dropout=0.2).fit(X, y)
+    assert again.history_[:, "train_loss"][:2] == losses
+
+
+def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched():
+    X, y = make_blobs(2600, centers=2, random_state=0)
+    estimator = classifier(noise_model=None, early_stopping=False, max_epochs=1).fit(X, y)
+    trained = estimator.history_[:2]
+    assert len(trained) == 2
+    plan = type("Plan", (), {"hold_out": False})
+    trainer = Trainer.__new__(Trainer)
+    trainer.plan, trainer.seed, trainer.data = plan, 0, type("Rows", (), {"target": y})()
+    type(trainer.data).__len__ = lambda self: len(y)
+    trainer.folds = trainer._make_folds()
+    fold = trainer.folds[0]
+    watched = trainer._watched(fold)
+    assert len(watched) == 1000
+    assert set(watched) <= set(fold.valid)
+
+
+# --- How long the stages are ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise_model", [None, "s", "c"])
+def test_all_rows_are_gone_over_for_seven_tenths_of_the_best_epochs_of_the_halves(spy, noise_model):
+    X, y = blobs(300)
+    classifier(noise_model=noise_model, lr=0.01).fit(X, y)
+    last = [row for row in spy if row["rows"][0] is None]
+    for row in last:
+        halves = [r for r in spy if r["stage"] == row["stage"] and r["rows"][0] is not None]
+        pairs = [
+            np.mean([a["end"].best_epoch, b["end"].best_epoch])
+            for a, b in zip(halves[::2], halves[1::2], strict=True)
+        ]
+        assert any(row["max_epochs"] == max(1, round(0.7 * pair)) for pair in pairs)
+        assert row["end"].best_epoch == row["max_epochs"]
+    assert len(last) == (2 if noise_model == "c" else 1)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "auto"])
+@pytest.mark.parametrize("noise_model", [None, "s", "c"])
+def test_no_stage_is_longer_than_max_epochs(spy, early_stopping, noise_model):
+    params = {"noise_model": noise_model, "early_stopping": early_stopping, "max_epochs": 3}
+    estimator = classifier(**params).fit(*blobs())
+    assert spy
+    for row in spy:
+        assert row["max_epochs"] <= 3
+    assert len(estimator.history_) <= 3 * len(spy)
+
+
+@pytest.mark.parametrize("noise_model", [None, "s", "c"])
+def test_without_early_stopping_the_last_training_has_all_the_epochs_asked_for(spy, noise_model):
+    params = {"early_stopping": False, "max_epochs": 37, "lr": 0.05, "n_iter_no_change": 1}
+    estimator = classifier(noise_model=noise_model, **params).fit(*blobs())
+    last = [row for row in spy if row["rows"][0] is None]
+    assert [row["end"].best_epoch for row in last] == [37] * (2 if noise_model == "c" else 1)
+    names = estimator.history_[:, "stage"]
+    assert names[-37:] == [noise_model or "baseline"] * 37
+
+
+def test_a_stage_ends_when_the_calibrated_loss_of_held_out_rows_has_not_fallen(spy):
+    X, y = blobs(400)
+    params = {"early_stopping": True, "noise_model": None, "lr": 0.05, "n_iter_no_change": 3}
+    estimator = classifier(batch_size=8, validation_fraction=0.3, **params).fit(X, y)
+    losses = np.array(estimator.history_[:, "calibrated_valid_loss"])
+    (row,) = spy
+    assert row["patience"] == 3
+    assert row["end"].stopped
+    assert row["end"].best_epoch == np.argmin(losses) + 1
+    assert len(losses) - row["end"].best_epoch <= 3
+    # Calibration never makes the loss of held-out rows much higher.
+    assert (losses <= np.array(estimator.history_[:, "valid_loss"]) + 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size", "expected"), [(120, 60, 40), (120, 6, 4), (400, 20, 4)]
+)
+def test_patience_is_forty_steps_at_least(spy, n_samples, batch_size, expected):
+    classifier(noise_model=None, max_epochs=2, batch_size=batch_size).fit(*blobs(n_samples))
+    assert spy[0]["patience"] == expected
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size", "n_epochs"),
+    [(63, "auto", 150), (64, "auto", 20_000), (2600, 100, 770), (3000, 5, 40)],
+)
+def test_auto_allows_twenty_thousand_steps_and_forty_epochs(
+    spy, monkeypatch, n_samples, batch_size, n_epochs
+):
+    monkeypatch.setattr(BestWeights, "update", lambda self, loss: True)
+    X, y = blobs(n_samples)
+    params = {"batch_size": batch_size, "early_stopping": n_samples >= 64}
+    classifier(noise_model=None, **params).fit(X, y)
+    assert spy[0]["max_epochs"] == n_epochs
 
 
 # --- The choice among starts --------------------------------------------------------------------
@@ -128,44 +253,44 @@ def test_a_trained_baseline_goes_on_from_the_confusion_start(spy):
 def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(spy):
     classifier(max_epochs=5, early_stopping=True).fit(*blobs())
     tried = [row["state"] for row in spy if row["stage"] == "start"]
-    joint = spy[-1]["state"]
-    for state in [*tried, joint]:
+    assert len(tried) == 5
+    for state in tried[:3]:
         assert same_network(state, tried[0])
+    assert not same_network(tried[0], spy[0]["state"])
+    # The winner and the calibrated start are then ahead or behind from new weights.
+    joint = spy[-1]["state"]
+    for state in (*tried[3:], joint):
+        assert same_network(state, spy[0]["state"])
+    assert any(torch.equal(joint["noise.start"], state["noise.start"]) for state in tried[3:])
     biases = [state["noise.bias"] for state in tried]
-    assert any(torch.equal(joint["noise.start"], state["noise.start"]) for state in tried)
     assert not torch.equal(biases[0], biases[1])
 
 
 @pytest.mark.parametrize(
     ("losses", "winner"),
     [
-        ([0.7, 0.8, 0.9], "mixture"),
-        ([0.8, 0.7, 0.9], "confident"),
-        ([0.9, 0.8, 0.7], "hard"),
-        ([0.7, 0.7, 0.7], "mixture"),
-        ([0.7004, 0.7, 0.7], "mixture"),
-        ([0.7, 0.699, 0.6985], "hard"),
+        ([0.7, 0.8, 0.9, 1.0, 0.5], "mixture"),
+        ([0.8, 0.7, 0.9, 1.0, 0.5], "confident"),
+        ([0.9, 0.8, 0.7, 1.0, 0.5], "hard"),
+        ([0.7, 0.7, 0.7, 1.0, 0.5], "mixture"),
+        ([0.7004, 0.7, 0.7, 1.0, 0.5], "mixture"),
+        ([0.7, 0.699, 0.6985, 1.0, 0.5], "hard"),
+        ([0.9, 0.8, 0.7, 0.5, 1.0], "calibrated"),
+        ([0.9, 0.8, 0.7, 0.5, 0.5], "calibrated"),
     ],
 )
-def test_the_start_with_the_likeliest_held_out_labels_wins_and_ties_go_to_the_mixture(
+def test_the_start_with_the_likeliest_held_out_labels_wins_and_ties_go_to_the_first(
     monkeypatch, losses, winner
 ):
     starts = {
+        "calibrated": uniform_transition(3, 0.05),
         "mixture": uniform_transition(3, 0.1),
         "confident": uniform_transition(3, 0.2),
         "hard": uniform_transition(3, 0.3),
     }
-    for name, start in starts.items():
-        monkeypatch.setattr(stages, f"{name}_start", lambda *a, start=start, **k: start)
-    train, remaining = Trainer._train, list(losses)
-
-    def rigged(self, stage, *args, **kwargs):
-        stopped = train(self, stage, *args, **kwargs)
-        if stage == "start":
-            self.net.history.record("valid_loss", remaining.pop(0))
-        return stopped
-
-    monkeypatch.setattr(Trainer, "_train", rigged)
+    rig_starts(monkeypatch, **starts)
+    remaining = list(losses)
+    monkeypatch.setattr(Trainer, "_loss_after", lambda *args: remaining.pop(0))
     estimator = classifier(max_epochs=2, early_stopping=True).fit(*blobs())
     assert remaining == []
     assert_allclose(estimator.initial_transition_matrix_, starts[winner], atol=1e-7)
@@ -181,13 +306,58 @@ def digits():
 def test_a_start_that_is_wrong_loses_to_one_that_is_right(monkeypatch, transition):
     X, y = digits()
     observed = corrupt_labels(y, transition, random_state=0)
-    right, wrong = transition, np.roll(transition, 3, axis=1)
-    monkeypatch.setattr(stages, "mixture_start", lambda *a, **k: wrong)
-    monkeypatch.setattr(stages, "confident_start", lambda *a, **k: right)
-    monkeypatch.setattr(stages, "hard_start", lambda *a, **k: wrong)
+    right, wrong = transition, np.roll(uniform_transition(10, 0.8), 3, axis=1)
+    rig_starts(monkeypatch, calibrated=wrong, mixture=wrong, hard=wrong, confident=right)
     estimator = classifier(max_epochs=20, early_stopping=True, hidden_layer_sizes=(100,))
     estimator.fit(X, observed)
     assert transition_matrix_error(estimator.initial_transition_matrix_, right) < 1e-6
+
+
+@pytest.mark.parametrize("right", ["calibrated", "mixture"])
+def test_starts_of_few_rows_compete_by_full_training(spy, monkeypatch, right):
+    X, y = blobs(300, rate=0.0)
+    starts = dict.fromkeys(("calibrated", "mixture"), pair_transition(3, 0.45)) | {right: np.eye(3)}
+    rig_starts(monkeypatch, (-1.0, -0.5), **starts)
+    estimator = classifier(lr=0.01, max_epochs=30).fit(X, y)
+    assert_allclose(estimator.initial_transition_matrix_, np.eye(3), atol=1e-7)
+    assert [row["stage"] for row in spy] == ["baseline"] * 2 + ["s"] * 5
+    assert [report["start"] for report in estimator.selection_] == [None, "calibrated", "mixture"]
+
+
+@pytest.mark.parametrize(("gain", "tried"), [(0.0, 0), (0.02, 0), (0.03, 1)])
+def test_a_mixture_is_tried_only_if_it_explains_more_than_its_entries_by_chance(
+    spy, monkeypatch, gain, tried
+):
+    # Three classes on 120 rows: six entries, half a label each, are .025 a label.
+    start = uniform_transition(3, 0.2)
+    rig_starts(monkeypatch, (-1.0, -1.0 + gain), calibrated=start, mixture=start)
+    estimator = classifier(max_epochs=2).fit(*blobs())
+    assert [report["start"] for report in estimator.selection_].count("mixture") == tried
+
+
+@pytest.mark.parametrize("init", ["auto", "cluster"])
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_classes_with_fewer_than_ten_labels_keep_their_label_at_the_start(init, early_stopping):
+    X, y = blobs(300, rate=0.3)
+    X = np.r_[X, np.full((9, 2), 20.0), np.full((10, 2), -20.0)]
+    y = np.r_[y, np.full(9, 3), np.full(10, 4)]
+    params = {"max_epochs": 5, "early_stopping": early_stopping}
+    start = classifier(transition_init=init, **params).fit(X, y).initial_transition_matrix_
+    assert_array_equal(start[3], np.eye(5)[3])
+    assert_array_equal(start[:, 3], np.eye(5)[3])
+    assert_allclose(start.sum(axis=1), 1.0)
+    assert start[:3, :3].min() < 1
+    assert (1.0 - np.diag(start))[:3].max() > 0.01
+
+
+@pytest.mark.parametrize("init", ["auto", "cluster"])
+def test_without_two_classes_with_labels_enough_no_noise_is_assumed(init):
+    X, _y = blobs(300, rate=0.0)
+    names = np.r_[np.zeros(282, dtype=int), np.repeat([1, 2], 9)]
+    estimator = classifier(transition_init=init, max_epochs=3).fit(X, names)
+    assert estimator.noise_model_ is None
+    assert_array_equal(estimator.transition_matrix_, np.eye(3))
+    assert estimator.noise_rate_ == 0.0
 
 
 # --- Poor data, end to end ----------------------------------------------------------------------
@@ -232,12 +402,14 @@ def test_em_on_a_convex_problem_never_lowers_the_likelihood(seed, weighted):
         batch_size=150,
         max_em_iter=60,
         tol=0.0,
+        max_epochs=60,
+        early_stopping=False,
+        select_noise_model=False,
         random_state=seed,
     )
     with pytest.warns(ConvergenceWarning):
         estimator.fit(X, y, weight)
-    log_likelihood = np.array(estimator.history_[:, "log_likelihood"])
-    assert len(log_likelihood) == 60
+    log_likelihood = np.array(estimator.history_[-60:, "log_likelihood"])
     assert np.diff(log_likelihood).min() >= -1e-12
     assert log_likelihood[-1] > log_likelihood[0] + 0.1
     final = estimator.predict_noisy_proba(X)[np.arange(150), y]
@@ -260,35 +432,16 @@ def test_matrix_of_an_em_step_is_the_closed_form_with_the_start_as_evidence():
             assert_allclose(estimator.transition_matrix_, expected, atol=1e-6)
 
 
-class Rows(Callback):
-    """Keep the rows of every epoch, wherever the callback was copied to."""
-
-    seen = []
-
-    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        self.seen.append((dataset_train.rows.rows, dataset_valid.rows.rows))
-
-
-def test_em_does_not_see_the_rows_that_are_held_out(monkeypatch):
+def test_em_does_not_see_the_rows_that_are_held_out(spy):
     X, y = blobs(100)
     params = {"method": "em", "transition_init": uniform_transition(3, 0.2), "max_em_iter": 1}
     params |= {"early_stopping": True, "validation_fraction": 0.5, "max_epochs": 1, "lr": 1e-12}
-    seen = []
-    e_step = Trainer._e_step
-
-    def record(self, posterior):
-        result = e_step(self, posterior)
-        seen.append((self.train_rows, posterior.clone()))
-        return result
-
-    monkeypatch.setattr(Trainer, "_e_step", record)
     with pytest.warns(ConvergenceWarning):
-        classifier(transition_prior=0.0, callbacks=[Rows], **params).fit(X, y)
-    rows, posterior = seen[0]
-    trained, held_out = Rows.seen[-1]
-    assert_array_equal(trained, rows)
+        classifier(transition_prior=0.0, **params).fit(X, y)
+    trained, held_out = spy[-1]["rows"]
+    assert spy[-1]["stage"] == "em"
     assert set(trained).isdisjoint(held_out)
-    sums = posterior.sum(dim=1).numpy()
-    assert len(rows) == 50
-    assert_allclose(sums[rows], 1.0)
-    assert_allclose(np.delete(sums, rows), 0.0)
+    sums = spy[-1]["data"].extras["posterior"].sum(dim=1).numpy()
+    assert len(trained) == 50
+    assert_allclose(sums[trained], 1.0)
+    assert_allclose(np.delete(sums, trained), 0.0)

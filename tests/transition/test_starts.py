@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from sknoisy._transition import starts
 from sknoisy._transition.mixture import NoisyMixture, fit_noisy_mixture
 from sknoisy._transition.starts import (
+    calibrated_start,
     cluster_start,
     confident_start,
     confusion_start,
@@ -29,17 +30,28 @@ from sknoisy.noise import (
 )
 
 PAPER = [7, 9, 0, 4, 2, 1, 3, 5, 6, 8]
+
+
+def matrix_of(start):
+    """Let a start that says how likely the labels are return the matrix alone."""
+
+    def matrix(*args, **kwargs):
+        return start(*args, **{"random_state": 0} | kwargs).transition
+
+    return matrix
+
+
 STARTS = {
     "confusion": confusion_start,
     "hard": hard_start,
     "confident": confident_start,
     "cluster": partial(cluster_start, random_state=0),
-    "mixture": partial(mixture_start, random_state=0),
+    "mixture": matrix_of(mixture_start),
+    "calibrated": matrix_of(calibrated_start),
 }
 all_starts = pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
-from_predictions = pytest.mark.parametrize(
-    "start", [STARTS[n] for n in ("hard", "confident", "cluster", "mixture")], ids=list(STARTS)[1:]
-)
+COUNTS = ("hard", "confident", "cluster", "mixture")
+from_predictions = pytest.mark.parametrize("start", [STARTS[n] for n in COUNTS], ids=COUNTS)
 from_clusters = pytest.mark.parametrize(
     "start", [STARTS["cluster"], STARTS["mixture"]], ids=["cluster", "mixture"]
 )
@@ -172,14 +184,16 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
     remaining = iter(fits)
     monkeypatch.setattr(starts, "fit_noisy_mixture", lambda *a, **k: next(remaining))
     log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
-    assert mixture_start(log_proba, observed, random_state=0) is fits[best].transition
+    found = mixture_start(log_proba, observed, random_state=0)
+    assert found.transition is fits[best].transition
+    assert found.log_likelihood == fits[best].log_likelihood
     assert list(remaining) == []
 
 
 def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
     transition = pair_transition(3, 0.3)
     log_proba, observed, _ = ideal(transition, 3000)
-    expected = mixture_start(log_proba, observed, random_state=0)
+    expected = mixture_start(log_proba, observed, random_state=0).transition
     sizes = []
 
     def spy(scores, *args, **kwargs):
@@ -191,7 +205,7 @@ def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
     weight = np.ones(3000)
     for weights in (None, weight):
         found = mixture_start(log_proba, observed, weights, random_state=0)
-        assert_allclose(found, expected, atol=0.01)
+        assert_allclose(found.transition, expected, atol=0.01)
     assert set(sizes) == {200}
 
 
@@ -219,8 +233,9 @@ def test_the_scale_of_the_weights_does_not_matter_where_it_is_that_of_rows(start
 def test_rows_of_little_weight_have_little_say(start):
     transition = pair_transition(4, 0.2)
     log_proba, observed, y = ideal(transition, 400)
+    by_predictions = start in (STARTS["confusion"], STARTS["calibrated"])
     with np.errstate(divide="ignore"):
-        certain = np.log(np.eye(4)[y]) if start is confusion_start else log_proba
+        certain = np.log(np.eye(4)[y]) if by_predictions else log_proba
     wrong = np.random.default_rng(0).permutation(observed)
     both = np.r_[certain, certain], np.r_[observed, wrong], np.repeat([1.0, 1e-6], 400)
     assert transition_matrix_error(transition, start(*both)) < 0.05
@@ -320,7 +335,7 @@ def test_any_predictions_give_a_stochastic_matrix(start, seed, k, n, scale, weig
 # --- Randomness, copies and size ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [cluster_start, mixture_start])
+@pytest.mark.parametrize("start", [STARTS[n] for n in ("cluster", "mixture", "calibrated")])
 def test_same_seed_same_matrix_and_global_state_untouched(start):
     log_proba, observed, _ = ideal(pair_transition(5, 0.4), 500, jitter=1.0)
     before = np.random.get_state()[1].copy()  # noqa: NPY002

@@ -1,0 +1,113 @@
+"""Doubts about a fit that went through: whether it is worth anything."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sknoisy._data.training_data import Observations
+from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._training.stages import FEWEST_LABELS, Trainer
+from sknoisy.exceptions import UnreliableFitWarning
+
+_ERRORS = 1.64
+_SMALLEST_GAIN = 1e-3
+_MOST_NAMES = 5
+
+
+def warn_of_unreliable_fit(
+    net: NoiseAdaptationNet,
+    data: Observations,
+    trainer: Trainer,
+    classes: np.ndarray,
+    transition: np.ndarray,
+) -> None:
+    """Warn once for each reason to doubt a fit.
+
+    Parameters
+    ----------
+    net : NoiseAdaptationNet
+        After training.
+    data : Observations
+    trainer : Trainer
+        After training.
+    classes : ndarray of shape (n_classes,)
+        The labels.
+    transition : ndarray of shape (true, observed)
+        What was learned of the noise.
+    """
+    for message in _doubts(net, data, trainer, classes, transition):
+        warnings.warn(message, UnreliableFitWarning, stacklevel=5)  # the call of fit
+
+
+def _doubts(
+    net: NoiseAdaptationNet,
+    data: Observations,
+    trainer: Trainer,
+    classes: np.ndarray,
+    transition: np.ndarray,
+) -> Iterator[str]:
+    plan = trainer.plan
+    if _says_no_more_than_frequencies(net, data, trainer):
+        yield (
+            "The observed labels are predicted no better than by their frequencies: X says "
+            f"nothing about them that this network could learn with lr={net.lr}. Check that the "
+            "rows of X and y belong together; try another `lr`, `module` or `batch_size`, or more "
+            "rows. The predictions are worth little."
+        )
+    if net.network.hidden_scale != 1.0:
+        yield (
+            "The outputs of `module` had a root mean square of "
+            f"{net.network.hidden_scale:.2g} before training, at which the softmax layer is "
+            "saturated; they are divided by that number. Scale X, for instance with "
+            "StandardScaler in a pipeline, or normalise inside `module`."
+        )
+    if plan.noise_model is None or not plan.learn_transition:
+        return
+    estimated = isinstance(plan.transition_init, str) and plan.transition_init != "confusion"
+    if estimated and not trainer.supported.all():
+        left_out = _names(classes[~trainer.supported])
+        yield (
+            f"Classes with fewer than {FEWEST_LABELS} observed labels cannot support an estimate "
+            f"of their noise: the labels of {left_out} are assumed correct. Collect more labels "
+            "of these classes, merge them, or leave them out."
+        )
+    elif estimated and not trainer.folds:
+        yield (
+            f"{len(data)} rows are too few to estimate label noise: all labels are assumed "
+            "correct, as with noise_model=None. Collect more rows, or pass a known matrix as "
+            "`transition_init`."
+        )
+    own = np.diag(transition)
+    doubtful = own < transition.max(axis=1)
+    if doubtful.any():
+        yield (
+            f"For the true class {_names(classes[doubtful])} another label is likelier than its "
+            "own: the classes may have been confused with one another, since labels alone do not "
+            "tell which is which. Look at `transition_matrix_`, and compare with "
+            "noise_model=None."
+        )
+
+
+def _names(labels: np.ndarray) -> str:
+    named = ", ".join(repr(label) for label in labels[:_MOST_NAMES].tolist())
+    left = len(labels) - _MOST_NAMES
+    return named if left <= 0 else f"{named} and {left} more"
+
+
+def _says_no_more_than_frequencies(
+    net: NoiseAdaptationNet, data: Observations, trainer: Trainer
+) -> bool:
+    """Whether labels, unseen ones where rows are held out, are as likely without the network."""
+    share = np.bincount(data.target, data.weight, data.n_classes)
+    log_share = np.log(np.maximum(share / share.sum(), 1e-300))[data.target]
+    if trainer.chosen is not None and len(trainer.chosen.rows):
+        chosen = trainer.chosen
+        gains = (chosen.log_likelihood - log_share[chosen.rows]) * chosen.weight
+        return bool(gains.mean() <= _ERRORS * gains.std() / np.sqrt(len(gains)))
+    clean_log_proba, log_column = net.label_factors(data.dataset())
+    joint: Any = (clean_log_proba + log_column).double().logsumexp(dim=1).numpy()
+    return bool(np.average(joint - log_share, weights=data.weight) <= _SMALLEST_GAIN)

@@ -1,0 +1,112 @@
+"""Which of the networks that were trained explains unseen observed labels best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+#: A noise layer, or None, and the weights of the network with it.
+State = tuple[Any, dict[str, Any]]
+
+
+@dataclass
+class Candidate:
+    """A network with or without a noise layer, and how well it explains unseen labels.
+
+    Attributes
+    ----------
+    stage : str
+        The stage of training that ended with it: "baseline", "s", "c" or "em".
+    start : str or None
+        Name of the start of the noise layer.
+    transition : ndarray of shape (true, observed) or None
+        Where the noise layer started.
+    before : Candidate or None
+        The candidate that its training went on from.
+    rows : ndarray of int of shape (n_judged,)
+        The rows that were held out.
+    log_likelihood : ndarray of shape (n_judged,)
+        Log-likelihood of the observed label of each row that was held out, with the clean
+        probabilities sharpened as suits these labels best. Overconfidence, which differs between
+        networks more than what they know, therefore makes no difference.
+    weight : ndarray of shape (n_judged,)
+        Sample weights of these rows, of mean one.
+    penalty : float
+        What is taken off its gain, for a start whose entries were estimated from the same labels:
+        by half an entry a row, its log-likelihood is too high.
+    epochs : list of int
+        The best epoch in each fold.
+    states : list of (noise layer, weights)
+        What was trained in each fold.
+    last_change : float or None
+        Of the log-likelihood, when EM ran out of iterations.
+    """
+
+    stage: str
+    start: str | None = None
+    transition: np.ndarray | None = None
+    before: Candidate | None = None
+    penalty: float = 0.0
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    log_likelihood: np.ndarray = field(default_factory=lambda: np.empty(0))
+    weight: np.ndarray = field(default_factory=lambda: np.empty(0))
+    epochs: list[int] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    last_change: float | None = None
+
+    @property
+    def noise_model(self) -> str | None:
+        """The value of the parameter `noise_model` that it stands for."""
+        return {"baseline": None, "em": "s"}.get(self.stage, self.stage)
+
+    @property
+    def chain(self) -> list[Candidate]:
+        """The candidates that training goes through, this one the last."""
+        return [*([] if self.before is None else self.before.chain), self]
+
+    def judge(self, log_likelihood: np.ndarray, weight: np.ndarray | None) -> None:
+        """Take note of the log-likelihoods of all rows, NaN where a row was not held out."""
+        self.rows = np.flatnonzero(~np.isnan(log_likelihood))
+        self.log_likelihood = log_likelihood[self.rows]
+        self.weight = np.ones(len(self.rows))
+        if weight is not None and len(self.rows):
+            self.weight = weight[self.rows] / weight[self.rows].mean()
+
+    def gain(self, other: Candidate) -> tuple[float, float]:
+        """Return by how much it explains a label better than another, and the standard error."""
+        gains = self.weight * (self.log_likelihood - other.log_likelihood)
+        gain = float(gains.mean()) - self.penalty + other.penalty
+        return gain, float(gains.std() / np.sqrt(max(len(gains), 1)))
+
+    def report(self, baseline: Candidate) -> dict[str, Any]:
+        """Return what a user may want to know of it."""
+        gain, error = self.gain(baseline)
+        return {
+            "noise_model": self.noise_model,
+            "start": self.start,
+            "log_likelihood": float(np.mean(self.weight * self.log_likelihood)),
+            "gain": gain,
+            "standard_error": error,
+        }
+
+
+def select(candidates: Sequence[Candidate], n_errors: float) -> Candidate:
+    """Return the best candidate, and the earlier one where two are as good.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        From the simplest to the most complex one.
+    n_errors : float
+        A later one wins when its mean log-likelihood is higher by more than so many standard
+        errors of the difference.
+    """
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        gain, error = candidate.gain(best)
+        if gain > n_errors * error:
+            best = candidate
+    return best
