@@ -100,15 +100,20 @@ class MLP(nn.Sequential):
         first = self[1] if len(self) > 1 else None
         return first if isinstance(first, SparseLinear) else None
 
+    @property
+    def standardization(self) -> Standardization | None:
+        """The layer that standardises the input, unless sparse data are taken as they are."""
+        return self[0] if isinstance(self[0], Standardization) else None
+
     @torch.no_grad()
     def reset_standardization(self, mean: np.ndarray, scale: np.ndarray) -> None:
         """Set mean and scale of the input, arrays of shape (n_features,).
 
         Sparse data that are taken as they are, are not centred.
         """
-        if self.sparse_input is None:
-            cast(Standardization, self[0]).reset(mean, scale)
-        else:
+        if self.standardization is not None:
+            self.standardization.reset(mean, scale)
+        elif self.sparse_input is not None:
             self.sparse_input.reset_scale(scale)
 
     @torch.no_grad()
@@ -124,7 +129,8 @@ class MLP(nn.Sequential):
             self.sparse_input.reset_scale(scale)
             self.sparse_input.weight.mul_((self.sparse_input.scale / before).unsqueeze(1))
             return
-        first, standardization = cast(nn.Linear, self[1]), cast(Standardization, self[0])
+        first, standardization = cast(nn.Linear, self[1]), self.standardization
+        assert standardization is not None
         old_mean, old_scale = standardization.mean.clone(), standardization.scale.clone()
         standardization.reset(mean, scale)
         first.bias.add_(first.weight @ ((standardization.mean - old_mean) / old_scale))
