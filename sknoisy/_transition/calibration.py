@@ -244,7 +244,8 @@ def with_pooled_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibratio
     sharpness, rate = fit_pooled_noise(log_proba, target)
     transition = uniform_noise(rate, log_proba.shape[1])
     log_column = np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[target]
-    return with_sharpness(log_proba, log_column, sharpness, n_parameters=2)
+    fit = with_sharpness(log_proba, log_column, sharpness, n_parameters=2)
+    return fit._replace(transition=transition)
 
 
 def without_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:

@@ -26,6 +26,7 @@ from sknoisy._transition.calibration import (
     fit_pooled_noise,
     recalibrate,
     uniform_noise,
+    with_pooled_noise,
 )
 from sknoisy._transition.mixture import (
     NoisyMixture,
@@ -38,6 +39,11 @@ _SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
 _PSEUDO_LABELS = 20.0
+_CALIBRATION_ELEMENTS = 200_000
+_FEWEST_CALIBRATION_ROWS = 1_000
+_MOST_CLASSES_TO_CALIBRATE = 200
+_MOST_CLASSES_TO_CLUSTER = 200
+_MANY_CLASSES_ITERATIONS = 15
 
 
 class Estimate(NamedTuple):
@@ -208,14 +214,22 @@ def calibrate(
     *,
     random_state: int | None = None,
 ) -> Recalibration:
-    """Fit sharpness and matrix of `calibrated_start`; the parameters are the same."""
+    """Fit sharpness and matrix of `calibrated_start`; the parameters are the same.
+
+    With more than 200 classes, whose rows few labels can tell apart, all keep the one rate.
+    """
     n_classes = log_proba.shape[1]
-    rows = _capped_rows(len(log_proba), n_classes, random_state)
+    rows: np.ndarray | slice = slice(None)
+    most = max(_FEWEST_CALIBRATION_ROWS, _CALIBRATION_ELEMENTS // n_classes)
+    if len(log_proba) > most:
+        rows = np.random.RandomState(random_state).permutation(len(log_proba))[:most]
     log_proba, target = log_proba[rows].astype(np.float64), target[rows]
     weight = None if weight is None else weight[rows]
     with threads_for_classes(n_classes):
         _, rate = fit_pooled_noise(log_proba, target, weight)
         pooled = uniform_noise(rate, n_classes)
+        if n_classes > _MOST_CLASSES_TO_CALIBRATE:
+            return with_pooled_noise(log_proba, target)
         strength = _PSEUDO_LABELS / n_classes
         return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
 
@@ -295,10 +309,12 @@ def fit_mixture(
     some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
     first = [some.argmax(axis=1)]
-    if len(some) >= _ROWS_PER_CLUSTER * n_classes:
+    few = n_classes <= _MOST_CLASSES_TO_CLUSTER
+    if few and len(some) >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_fit_clusters(some, weights, random_state).labels_)
+    limit = {} if few else {"max_iter": _MANY_CLASSES_ITERATIONS}
     fits = [
-        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
+        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights, **limit), view)
         for view in (_contrasts, _without_tails)
         for scores in [view(log_proba[rows])]
         for classes in first
