@@ -212,7 +212,9 @@ class NoisyLabelClassifier(
     observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
     training of the c-model from there. The baseline serves to find the start, and to judge the
     noise model by; the joint training then starts over from new weights, as the baseline has
-    learned wrong labels too. It keeps those of the baseline for "confusion", as the paper does.
+    learned wrong labels too. It keeps those of the baseline for "confusion", as the paper does, and
+    when the best epoch of the baseline came in the second half of `max_epochs`, so that new weights
+    would need more.
     Without early stopping each stage is trained on each half of the rows, and judged by the other
     half, before it is trained on all of them.
 

@@ -163,10 +163,10 @@ class Trainer:
         if not starts:
             self.candidates = [plain] if self.folds else []
             return plain
-        before = plain if starts[0][0] == "confusion" else None
+        before = plain if self._keeps_baseline(plain) else None
         tried = [
             self._try(self._joint_stage, *start, before=before)
-            for start in self._fastest(plain, starts)
+            for start in self._fastest(plain, before, starts)
         ]
         best = select(tried, _ERRORS_OF_STARTS) if self.folds else tried[0]
         compared = [plain, best]
@@ -177,6 +177,16 @@ class Trainer:
         if not self.plan.select_noise_model or not self.folds:
             return compared[-1]
         return select(compared, _ERRORS_OF_NOISE_MODELS)
+
+    def _keeps_baseline(self, plain: Candidate) -> bool:
+        """Whether joint training goes on from the weights of the baseline, as in the paper.
+
+        It starts over from new weights, since the baseline has memorised wrong labels, unless it
+        needed more than half of its epochs: new weights would need them again.
+        """
+        if isinstance(self.plan.transition_init, str) and self.plan.transition_init == "confusion":
+            return True
+        return len(self.folds) == 1 and 2 * plain.epochs[0] > self.plan.max_epochs
 
     @property
     def _joint_stage(self) -> str:
@@ -428,9 +438,12 @@ class Trainer:
         return {best: starts[best]}
 
     def _fastest(
-        self, plain: Candidate, starts: list[tuple[str, np.ndarray | None]]
+        self,
+        plain: Candidate,
+        before: Candidate | None,
+        starts: list[tuple[str, np.ndarray | None]],
     ) -> list[tuple[str, np.ndarray | None]]:
-        """Return the start that is ahead after a short joint training from new weights.
+        """Return the start that is ahead after a short joint training.
 
         All starts, if rows are few and all of them can be trained in full.
         """
@@ -438,7 +451,10 @@ class Trainer:
             return starts
         losses = []
         for _, start in starts:
-            self._start_over()
+            if before is None:
+                self._start_over()
+            else:
+                self._restore(before.states[0])
             n_epochs = max(1, plain.epochs[0] // _SHORT_TRAINING)
             losses.append(self._loss_after(n_epochs, np.asarray(start)))
         return [starts[int(np.argmin(losses))]]
