@@ -200,7 +200,9 @@ class Trainer:
         before: Candidate | None = None,
     ) -> Candidate:
         """Train a stage in each fold and judge it by the rows that are held out there."""
-        candidate = Candidate(stage, start, transition, before, penalty=self._penalty(start))
+        candidate = Candidate(
+            stage, start, transition, before, penalty=self._penalty(start, transition)
+        )
         log_likelihood = np.full(len(self.data), np.nan)
         for number, fold in enumerate(self.folds):
             if before is None:
@@ -217,12 +219,17 @@ class Trainer:
         candidate.judge(log_likelihood, self.data.weight)
         return candidate
 
-    def _penalty(self, start: str | None) -> float:
-        """Return how much likelier a start makes the labels that it was estimated from."""
-        if start in (None, "array", "calibrated"):  # none, not estimated, or shrunk
+    def _penalty(self, start: str | None, transition: np.ndarray | None) -> float:
+        """Return how much likelier a start makes the labels that it was estimated from.
+
+        By half for each free entry, here those that stand for at least one label. Nothing where
+        few of the labels that judge were among those of the estimate, or it was shrunk.
+        """
+        if not self.crossed or transition is None or start in ("array", "calibrated"):
             return 0.0
-        n_supported = int(self.supported.sum())
-        return n_supported * (n_supported - 1) / (2 * len(self.data))
+        n_labels = transition * self.data.label_counts()[:, None]
+        free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
+        return int(np.count_nonzero(free)) / (2 * len(self.data))
 
     def _finish(self, chosen: Candidate) -> None:
         """Give the net what was chosen: the network of the fold, or one trained on all rows."""
@@ -383,7 +390,7 @@ class Trainer:
         found = {"mixture": self._estimate(mixture, log_proba)}
         if self.crossed:
             gain = found["mixture"].log_likelihood - simple.log_likelihood
-            if gain <= self._penalty("mixture"):
+            if gain <= self._penalty("mixture", found["mixture"].transition):
                 found = {}
         else:
             found["confident"] = self._estimate(confident_start, log_proba)
