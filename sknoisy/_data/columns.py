@@ -20,7 +20,8 @@ class ColumnStatistics:
 
     The scale is the standard deviation, and at least a fifth of the range: no standardised column
     spans more than five units, so that a pixel or a word which occurs in a few rows only does not
-    become the largest of all features. A constant column has the scale one.
+    become the largest of all features. A constant column has an infinite scale: nothing can be
+    learned from it, so whatever it holds later is ignored.
 
     Attributes
     ----------
@@ -66,7 +67,9 @@ class ColumnStatistics:
     @property
     def scale(self) -> np.ndarray:
         """What each column is divided by."""
-        return np.maximum(self._scaler.scale_, (self._highest - self._lowest) / _LARGEST_RANGE)
+        spread = self._highest - self._lowest
+        scale = np.maximum(self._scaler.scale_, spread / _LARGEST_RANGE)
+        return np.where(spread > 0, scale, np.inf)
 
 
 def column_statistics(X: Any, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

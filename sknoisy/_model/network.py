@@ -120,6 +120,9 @@ class MLP(nn.Sequential):
     def restandardize(self, mean: np.ndarray, scale: np.ndarray) -> None:
         """Change mean and scale of the input so that the layers still compute the same.
 
+        A column that was constant, of infinite scale, keeps its weights, and rows with the old
+        value their output.
+
         Parameters
         ----------
         mean, scale : ndarray of shape (n_features,)
@@ -127,14 +130,23 @@ class MLP(nn.Sequential):
         if self.sparse_input is not None:
             before = self.sparse_input.scale.clone()
             self.sparse_input.reset_scale(scale)
-            self.sparse_input.weight.mul_((self.sparse_input.scale / before).unsqueeze(1))
+            ratio = self.sparse_input.scale / before
+            self.sparse_input.weight.mul_(_finite(ratio).unsqueeze(1))
             return
-        first, standardization = cast(nn.Linear, self[1]), self.standardization
+        standardization = self.standardization
         assert standardization is not None
         old_mean, old_scale = standardization.mean.clone(), standardization.scale.clone()
         standardization.reset(mean, scale)
-        first.bias.add_(first.weight @ ((standardization.mean - old_mean) / old_scale))
-        first.weight.mul_(standardization.scale / old_scale)
+        if len(self) > 1:
+            first, new_scale = cast(nn.Linear, self[1]), standardization.scale
+            old_scale = torch.where(old_scale.isinf(), new_scale, old_scale)
+            first.bias.add_(first.weight @ ((standardization.mean - old_mean) / old_scale))
+            first.weight.mul_(_finite(new_scale / old_scale))
+
+
+def _finite(ratio: Tensor) -> Tensor:
+    """Return ratios of scales, one where either belongs to a constant column."""
+    return ratio.nan_to_num(1.0, posinf=1.0).where(ratio != 0, 1.0)
 
 
 class NoisyLabelNetwork(nn.Module):

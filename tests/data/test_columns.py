@@ -37,7 +37,7 @@ def test_mean_and_scale_are_those_of_their_definition():
     mean, scale = column_statistics(X, None)
     assert_allclose(mean, X.mean(axis=0), atol=1e-12)
     expected = np.maximum(X.std(axis=0), np.ptp(X, axis=0) / 5)
-    expected[3] = 1.0
+    expected[3] = np.inf
     assert_allclose(scale, expected, rtol=1e-9)
     assert scale[4] == 40.0  # one row of 120 differs: the range decides
 
@@ -89,22 +89,22 @@ def test_single_precision_gives_what_double_gives():
     assert_same(column_statistics(X.astype(np.float32), None), column_statistics(X, None), 1e-3)
 
 
-def test_a_constant_column_has_scale_one():
+def test_a_constant_column_has_an_infinite_scale():
     for value in (0.0, 7.0, -1e6):
         mean, scale = column_statistics(np.full((20, 2), value), None)
-        assert_array_equal(scale, 1.0)
+        assert_array_equal(scale, np.inf)
         assert_allclose(mean, value)
     for kind in (np.asarray, sparse.csr_array):
-        assert_array_equal(column_statistics(kind(np.ones((1, 3))), None)[1], 1.0)
+        assert_array_equal(column_statistics(kind(np.ones((1, 3))), None)[1], np.inf)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
-def test_weighted_constant_columns_have_scale_one_and_give_no_warning(kind):
+def test_weighted_constant_columns_have_an_infinite_scale_and_give_no_warning(kind):
     for seed in range(5):
         weight = np.random.default_rng(seed).uniform(0.5, 2.0, 120)
         X = np.tile([3.3, -1e4 + 0.1, 1e-3], (120, 1))
         mean, scale = column_statistics(kind(X), weight)
-        assert_array_equal(scale, 1.0)
+        assert_array_equal(scale, np.inf)
         assert_allclose(mean, X[0])
 
 

@@ -103,7 +103,11 @@ def test_after_fit_both_go_on_together(stream):
 def test_every_start_can_be_asked_for(init, stream):
     X, y = stream
     classifier = NoisyLabelClassifier(
-        transition_init=init, random_state=0, n_iter_no_change=1, lr=1e-2
+        transition_init=init,
+        random_state=0,
+        n_iter_no_change=1,
+        lr=1e-2,
+        select_noise_model=False,
     )
     learn(classifier, X, y)
     assert classifier.history_[-1, "stage"] == "s"
@@ -131,7 +135,7 @@ def test_the_optimiser_goes_on_from_call_to_call(stream):
     streamed.partial_fit(X, y, classes=range(5)).partial_fit(X, y)
     steps = {int(s["step"]) for s in streamed.net_.optimizer_.state.values()}
     assert steps == {2}
-    losses = [c.history_[:, "train_loss"] for c in (fitted, streamed)]
+    losses = [c.history_[-2:, "train_loss"] for c in (fitted, streamed)]
     assert losses[1][1] < losses[1][0]
     assert len(losses[0]) == len(losses[1]) == 2
 
@@ -170,6 +174,47 @@ def test_a_single_row_is_a_chunk(stream):
     classifier = learn(NoisyLabelClassifier(transition_init=np.eye(5), random_state=0), X, y, 1)
     assert classifier.n_iter_ == 30
     assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_a_few_first_rows_do_not_spoil_the_scale_of_the_rest(stream, first, factor):
+    # A column that is constant in the first rows has no scale yet.
+    X, y = few(stream, 4000)
+    params = {"noise_model": None, "random_state": 0, "lr": 5e-3, "batch_size": 100}
+    classifier = NoisyLabelClassifier(**params)
+    classifier.partial_fit(factor * X[:first], y[:first], classes=range(5))
+    learn(classifier, factor * X[first:], y[first:])
+    usual = learn(NoisyLabelClassifier(**params), X, y)
+    found = classifier.score(factor * X, y)
+    assert found > usual.score(X, y) - 0.05
+
+
+def test_mean_and_scale_of_the_columns_are_those_of_all_rows_so_far(stream):
+    X, y = few(stream)
+    X = np.linspace(1.0, 500.0, len(X), dtype="float32")[:, None] * X
+    classifier = NoisyLabelClassifier(random_state=0)
+    for end in range(200, 601, 200):
+        rows = slice(end - 200, end)
+        classifier.partial_fit(X[rows], y[rows], classes=range(5))
+        layer = classifier.net_.network.hidden.standardization
+        assert_allclose(layer.mean, X[:end].mean(axis=0), rtol=1e-3, atol=1e-2)
+        expected = np.maximum(X[:end].std(axis=0), np.ptp(X[:end], axis=0) / 5)
+        assert_allclose(layer.scale, expected, rtol=1e-3)
+
+
+def test_after_fit_the_columns_keep_their_mean_and_scale(stream):
+    X, y = few(stream)
+    classifier = NoisyLabelClassifier(random_state=0, max_epochs=1).fit(X, y)
+    before = classifier.net_.network.hidden.standardization.scale.clone()
+    classifier.partial_fit(3 * X, y)
+    assert_array_equal(classifier.net_.network.hidden.standardization.scale, before)
+
+
+def test_a_network_without_hidden_layers_learns_from_a_stream(stream):
+    X, y = stream[0][:4000], stream[1][:4000]
+    classifier = NoisyLabelClassifier(hidden_layer_sizes=(), noise_model=None, lr=0.02)
+    assert learn(classifier.set_params(random_state=0), 100 * X, y).score(100 * X, y) > 0.6
 
 
 def test_the_mean_clean_probability_is_of_all_rows(stream):

@@ -99,6 +99,25 @@ def test_restandardize_keeps_the_function(dtype, hidden_layer_sizes):
     assert (mlp[1].weight - weight).abs().max() > 0.1
 
 
+def test_a_column_that_was_constant_keeps_its_weights_when_it_varies():
+    mlp = MLP(3, (8,)).double()
+    mlp.standardization.reset(np.array([1.0, 5.0, 0.0]), np.array([2.0, np.inf, np.inf]))
+    X = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    X[:, 1], X[:, 2] = 5.0, 0.0
+    before, weight = mlp(X).detach(), mlp[1].weight.detach().clone()
+    mlp.restandardize(np.array([1.5, 6.0, 0.0]), np.array([3.0, 1e4, np.inf]))
+    assert_close(mlp(X).detach(), before)
+    assert_close(mlp[1].weight[:, 1:], weight[:, 1:])
+    X[:, 2] = 1e6  # what never varied is ignored
+    assert_close(mlp(X).detach(), before)
+
+
+def test_the_input_is_restandardised_without_hidden_layers_too():
+    mlp = MLP(2, ())
+    mlp.restandardize(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+    assert_close(mlp(torch.tensor([[3.0, 2.0]])), torch.tensor([[1.0, 0.0]]))
+
+
 def test_large_features_are_scaled_to_one_before_training_and_small_ones_are_left():
     X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     for factor in (1.0, 5.0, 1e3, 1e6):
