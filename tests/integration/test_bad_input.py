@@ -307,7 +307,7 @@ BAD_INPUTS = [
     (predict, {"X": X[:0]}, "X", AS_IN_FIT, r"0 sample\(s\)"),
     (predict, {"X": [[np.nan, 1.0]]}, "X", AS_IN_FIT, "NaN"),
     (predict, {"X": [[np.inf, 1.0]]}, "X", AS_IN_FIT, "infinity"),
-    (predict, {"X": [[3e38, -3e38]]}, "X", "Scale X as in fit", "NaN"),
+    (predict, {"X": [[1.7e308, -1.7e308]]}, "X", AS_IN_FIT, "too large for dtype"),
     (predict_frame, {"X": "ac"}, "X", "now missing:\n- b", "unseen at fit time:\n- c"),
     (predict_frame, {"X": "ba"}, "X", "in the same order", "feature names should match"),
     (posterior, {"y": np.full(60, 9)}, "y", r"labels seen in fit, \[0, 1, 2\]", r"got \[9\]"),
