@@ -108,6 +108,7 @@ class Stream:
         """Let the default network standardise its input by all rows so far."""
         hidden = net.network.hidden
         if self.columns is not None and isinstance(hidden, MLP):
+            self.columns = copy.deepcopy(self.columns)  # the old ones are put back after a fault
             self.columns.update(data.X, data.weight)
             hidden.restandardize(self.columns.mean, self.columns.scale)
 
@@ -157,7 +158,7 @@ class Stream:
 
     def try_out(self, net: NoiseAdaptationNet) -> None:
         """Keep the baseline until the noise layer has proved to explain new rows better."""
-        self.baseline = copy.deepcopy(net.network)
+        self.baseline = copy.deepcopy(net.network).eval()
         self.block, self.misses = [], 0
 
     def judge(self, net: NoiseAdaptationNet, data: Observations, plan: Plan) -> None:
