@@ -393,7 +393,7 @@ class NoisyLabelClassifier(
             data = replace(data, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, classes)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
-            net.check_callbacks(held_out=plan.early_stopping)
+            net.check_callbacks(held_out=plan.hold_out)
             trainer = Trainer(net, data, plan, stream, progress)
             if self.on_interrupt == "keep":
                 net.keep_best_epoch()
@@ -407,7 +407,7 @@ class NoisyLabelClassifier(
                 warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=5)
             self.__dict__.update(state | summary(net, data))
             self.initial_transition_matrix_ = trainer.initial_transition
-            self.noise_model_ = trainer.noise_model
+            self.noise_model_ = net.network.noise_model
             self.selection_ = [c.report(trainer.candidates[0]) for c in trainer.candidates]
             warn_of_unreliable_fit(net, data, trainer, classes, self.transition_matrix_)
         self._stream: Stream | None = None
@@ -492,7 +492,7 @@ class NoisyLabelClassifier(
             self.__dict__.update(
                 state | summary(net, data, running_prior, noise_is_unknown=unknown)
             )
-            self.noise_model_ = None if net.network.noise is None else self.noise_model
+            self.noise_model_ = net.network.noise_model
             self.selection_ = []
         self._stream = stream
         if start is not None or not hasattr(self, "initial_transition_matrix_"):

@@ -183,6 +183,13 @@ class NoisyLabelNetwork(nn.Module):
         self.of_other_type: list[str] = []
         self.hidden_scale = 1.0
 
+    @property
+    def noise_model(self) -> str | None:
+        """What the noise layer stands for: "s", "c", or None without one."""
+        if self.noise is None:
+            return None
+        return "c" if self.noise.depends_on_features else "s"
+
     def features(self, X: Tensor | SparseRows) -> Tensor:
         """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
         hidden: Tensor = self.hidden(X).to(self.head.weight.dtype)

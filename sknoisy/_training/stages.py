@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
+from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.training_data import Observations
 from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
@@ -122,6 +123,7 @@ class Trainer:
         self.seed = draw_seed(stream)
         self.generator = torch.Generator()
         self.folds = self._make_folds()
+        self.held_out = data.dataset(self.folds[0].valid) if len(self.folds) == 1 else None
         self.fresh = copy.deepcopy(net.network.state_dict())
         self.initial_transition = np.eye(data.n_classes)
         self.candidates: list[Candidate] = []
@@ -148,11 +150,6 @@ class Trainer:
         if last is not None and last.last_change is not None:
             plan = self.plan
             warn_of_no_convergence(last.last_change, plan.max_em_iter, plan.tol, stacklevel=6)
-
-    @property
-    def noise_model(self) -> str | None:
-        """The noise model that the net has in the end."""
-        return self.plan.noise_model if self.chosen is None else self.chosen.noise_model
 
     # Candidates
 
@@ -272,9 +269,8 @@ class Trainer:
                 learnable=plan.learn_transition and stage != "em",
                 n_targets=plan.n_noise_targets,
             )
-        watched = self._watched(fold)
         common: dict[str, Any] = {
-            "valid": None if watched is None else self.data.dataset(watched),
+            "valid": self._watched(fold),
             "patience": self._patience(fold),
             "generator": self.generator,
             "progress": self.progress,
@@ -298,12 +294,15 @@ class Trainer:
             candidate.last_change = last_change(self.net, plan.max_em_iter)
         return end
 
-    def _watched(self, fold: Fold) -> np.ndarray | None:
+    def _watched(self, fold: Fold) -> ArrayDataset | None:
         """Return the rows whose likelihood ends a stage: of a half, some are enough."""
-        if fold.valid is None or not self.crossed:
-            return fold.valid
+        if fold.valid is None:
+            return None
+        if not self.crossed:
+            return self.held_out
         order = np.random.RandomState(self.seed).permutation(fold.valid)
-        return np.sort(order[: max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)])
+        most = max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)
+        return self.data.dataset(np.sort(order[:most]))
 
     def _patience(self, fold: Fold) -> int:
         """Return `n_iter_no_change`, and more where an epoch is a few steps only."""
@@ -474,7 +473,7 @@ class Trainer:
         self.net.train_stage(
             "start",
             self.data.dataset(fold.train),
-            self.data.dataset(fold.valid),
+            self.held_out,
             max_epochs=n_epochs,
             patience=n_epochs,
             generator=self.generator,
