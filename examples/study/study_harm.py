@@ -9,6 +9,7 @@ without noise, with uniform noise and with pair noise::
     python examples/study/study_harm.py --data FOLDER --methods plain s --seeds 0 1 2 3 4
     python examples/study/study_harm.py --data FOLDER --methods plain c em --seeds 0 1
     python examples/study/study_harm.py --summary
+    python examples/study/study_harm.py --draw      # harm.png and doc/user_guide/harm_table.txt
 
 Every finished run is a row of ``harm.csv``; a script that was stopped goes on where it stopped.
 ``FOLDER`` holds ``usps.npz``, ``letter.npz``, ``mnist.npz`` (OpenML has them: ``fetch_openml``),
@@ -57,6 +58,7 @@ from sknoisy import NoisyLabelClassifier
 from sknoisy.exceptions import UnreliableFitWarning
 
 RESULTS = Path(__file__).with_name("harm.csv")
+TABLE = Path(__file__).parents[2] / "doc" / "user_guide" / "harm_table.txt"
 FIELDS = [
     "setting", "noise", "method", "seed", "n_rows", "accuracy", "chosen", "noise_rate", "true_rate",
     "warnings", "seconds",
@@ -236,8 +238,8 @@ def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -
     }
 
 
-def summarise(rows: list[dict[str, str]]) -> None:
-    """Print differences to plain training: mean, worst seed, and the estimated rate."""
+def compare(rows: list[dict[str, str]]) -> dict[tuple[str, str, str], list[tuple[float, ...]]]:
+    """Return accuracy of plain training, gain, rates and choice of each fit, by kind and method."""
     table = {tuple(row[k] for k in FIELDS[:4]): row for row in rows}
     groups: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
     for (setting, noise, method, seed), row in table.items():
@@ -252,6 +254,12 @@ def summarise(rows: list[dict[str, str]]) -> None:
                 float(row["chosen"] != "none"),
             )
             groups.setdefault((setting, noise, method), []).append(values)
+    return groups
+
+
+def summarise(rows: list[dict[str, str]]) -> None:
+    """Print differences to plain training: mean, worst seed, and the estimated rate."""
+    groups = compare(rows)
     head = f"{'setting':22} {'noise':8} {'method':6} plain   gain   worst"
     print(f"{head}  rate (true)  kept seeds")
     for key, values in sorted(groups.items()):
@@ -272,6 +280,47 @@ def summarise(rows: list[dict[str, str]]) -> None:
             )
 
 
+def draw(rows: list[dict[str, str]]) -> None:
+    """Write the table of the documentation, and draw the gains of the s-model."""
+    import matplotlib.pyplot as plt
+
+    groups = {k[:2]: np.array(v) for k, v in compare(rows).items() if k[2] == "s"}
+    head = f"{'data':22} {'noise':8} {'seeds':>5} {'plain':>7} {'gain of s':>14} {'worst':>7} " + (
+        f"{'rate':>6} {'true':>6}"
+    )
+    widths = (22, 8, 5, 7, 14, 7, 6, 6)
+    rule = " ".join("=" * width for width in widths)
+    lines = [rule, head, rule]
+    for (setting, noise), values in sorted(groups.items()):
+        plain, gain, rate, true, _ = values.mean(axis=0)
+        spread = f"{gain:+.3f} ± {values[:, 1].std():.3f}"
+        lines.append(
+            f"{setting:22} {noise:8} {len(values):5d} {plain:7.3f} {spread:>14} "
+            f"{values[:, 1].min():+7.3f} {rate:6.2f} {true:6.2f}"
+        )
+    TABLE.write_text("\n".join([*lines, rule]) + "\n", encoding="utf-8")
+
+    colours = {"none": "#0072B2", "sym.2": "#E69F00", "pair.3": "#009E73"}
+    names = {"none": "no noise", "sym.2": "uniform, 20 %", "pair.3": "pair, 30 %"}
+    settings = [name for name in SETTINGS if any(key[0] == name for key in groups)]
+    figure, panel = plt.subplots(figsize=(7, 8), layout="constrained")
+    for height, setting in enumerate(settings):
+        for (name, noise), values in groups.items():
+            if name == setting:
+                colour = colours.get(noise, "#CC79A7")
+                gains = values[:, 1]
+                panel.plot([gains.min(), gains.max()], [height, height], color=colour, lw=1)
+                panel.plot(gains.mean(), height, "o", color=colour, ms=5)
+    for noise, name in [*names.items(), ("", "people, rules, one-sided")]:
+        panel.plot([], [], "o", color=colours.get(noise, "#CC79A7"), label=name)
+    panel.axvline(0, color="0.5", lw=0.8)
+    panel.set_yticks(range(len(settings)), settings)
+    panel.invert_yaxis()
+    panel.set_xlabel("clean test accuracy of the default less that of plain training")
+    figure.legend(loc="outside upper center", ncols=4)
+    figure.savefig(RESULTS.with_suffix(".png"), dpi=150)
+
+
 def main() -> None:
     """Run what is missing from the table, or print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
@@ -281,8 +330,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--summary", action="store_true", help="print the table and stop")
+    parser.add_argument("--draw", action="store_true", help="draw the figure and write the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.draw:
+        draw(finished(args.output))
+        return
     done = {tuple(row[k] for k in FIELDS[:4]) for row in finished(args.output)}
     for seed in [] if args.summary else args.seeds:
         for setting in args.settings:
