@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
 
-_ELEMENTS_AT_ONCE = 2**22
+_ELEMENTS_AT_ONCE = {"dense": 2**16, "sparse": 2**22}  # of sparse rows few are stored
+_FEWEST_ROWS_AT_ONCE = 16
 _LARGEST_RANGE = 5.0
 
 
@@ -44,7 +45,9 @@ class ColumnStatistics:
             Sample weights.
         """
         n_features = math.prod(X.shape[1:])
-        for rows in gen_batches(X.shape[0], max(1, _ELEMENTS_AT_ONCE // max(1, n_features))):
+        most = _ELEMENTS_AT_ONCE["sparse" if sparse.issparse(X) else "dense"]
+        n_rows = max(_FEWEST_ROWS_AT_ONCE, most // max(1, n_features))
+        for rows in gen_batches(X.shape[0], n_rows):
             part = X[rows]
             if not sparse.issparse(part):
                 part = np.asarray(part).reshape(len(part), -1)
