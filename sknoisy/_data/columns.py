@@ -50,7 +50,8 @@ class ColumnStatistics:
         for rows in gen_batches(X.shape[0], n_rows):
             part = X[rows]
             if not sparse.issparse(part):
-                part = np.asarray(part).reshape(len(part), -1)
+                # In one order, so that the sums are the same for a DataFrame.
+                part = np.ascontiguousarray(part).reshape(len(part), -1)
             weights = None if weight is None else weight[rows]
             with np.errstate(invalid="ignore"):  # a constant column may have a variance of -1e-16
                 self._scaler.partial_fit(part, sample_weight=weights)

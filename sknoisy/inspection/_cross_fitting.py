@@ -125,6 +125,7 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     where there are few rows. They are taken only if the observed labels are clearly likelier.
     If no noise makes them clearly likelier than none, the matrix is the identity, and the
     posteriors remain as a ranking.
+
     Of a search the best estimator is taken, the same in all folds.
 
     Parameters
@@ -140,7 +141,7 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     """
     estimator = best_of_search(estimator, X, rows.y)
     classifier = unwrap_unfitted(estimator, NEEDED)
-    held_out = out_of_fold_log_probabilities(estimator, X, rows)
+    held_out = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
     if not classifier.learn_transition:
         return sharpen(held_out.clean_log_proba, held_out.log_column)
     start = held_out.transition

@@ -138,7 +138,7 @@ def test_pipeline_passes_its_features_on():
 
 def test_search_is_judged_by_its_best_estimator():
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), classifier(max_epochs=30)),
+        make_pipeline(StandardScaler(), classifier(max_epochs=30, select_noise_model=False)),
         {"noisylabelclassifier__noise_model": [None, "s"]},
         scoring=noisy_log_likelihood_scorer,
         cv=2,

@@ -120,7 +120,8 @@ def test_c_model_starts_from_new_weights_and_the_matrix_of_the_s_model(spy):
     assert 1e-5 < moved.max() < 0.1
 
 
-def test_with_rows_held_out_the_c_model_goes_on_from_the_s_model(spy):
+def test_with_rows_held_out_the_c_model_goes_on_from_the_s_model(spy, monkeypatch):
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
     classifier(noise_model="c", max_epochs=5, early_stopping=True).fit(*blobs())
     names = [row["stage"] for row in spy]
     assert names == ["baseline", *["start"] * 5, "s", "c"]
@@ -164,6 +165,7 @@ def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched():
     trainer = Trainer.__new__(Trainer)
     trainer.plan, trainer.seed, trainer.data = plan, 0, type("Rows", (), {"target": y})()
     type(trainer.data).__len__ = lambda self: len(y)
+    type(trainer.data).dataset = lambda self, rows: rows
     trainer.folds = trainer._make_folds()
     fold = trainer.folds[0]
     watched = trainer._watched(fold)
@@ -250,7 +252,14 @@ def test_auto_allows_twenty_thousand_steps_and_forty_epochs(
 # --- The choice among starts --------------------------------------------------------------------
 
 
-def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(spy):
+def test_a_baseline_that_used_up_its_epochs_is_gone_on_with(spy):
+    classifier(max_epochs=3, lr=1e-3, early_stopping=True).fit(*blobs())
+    states = {row["stage"]: row["state"] for row in spy}
+    assert not same_network(states["s"], states["baseline"])
+
+
+def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(spy, monkeypatch):
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
     classifier(max_epochs=5, early_stopping=True).fit(*blobs())
     tried = [row["state"] for row in spy if row["stage"] == "start"]
     assert len(tried) == 5
