@@ -165,7 +165,9 @@ class Trainer:
             self._try(self._joint_stage, *start, before=before)
             for start in self._fastest(plain, before, starts)
         ]
-        best = select(tried, _ERRORS_OF_STARTS) if self.folds else tried[0]
+        # Of starts that are as good, the cautious one; the other where noise is taken for granted.
+        ranked = tried if self.plan.select_noise_model else tried[::-1]
+        best = select(ranked, _ERRORS_OF_STARTS) if self.folds else tried[0]
         compared = [plain, best]
         if self.plan.noise_model == "c":
             compared.append(self._try("c", best.start, best.transition, before=best))
@@ -387,11 +389,11 @@ class Trainer:
         mixture = partial(mixture_start, random_state=self.seed)
         simple = self._estimate(calibrated, log_proba, unseen)
         found = {"mixture": self._estimate(mixture, log_proba)}
-        if self.crossed:
+        if self.crossed and self.plan.select_noise_model:
             gain = found["mixture"].log_likelihood - simple.log_likelihood
             if gain <= self._penalty("mixture", found["mixture"].transition):
                 found = {}
-        else:
+        elif not self.crossed:
             found["confident"] = self._estimate(confident_start, log_proba)
             found["hard"] = self._estimate(hard_start, log_proba)
             found = self._most_likely(found)
