@@ -16,7 +16,14 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy import NoisyLabelClassifier, noise
 from sknoisy._data.training_data import observe
-from sknoisy._transition.starts import cluster_start, confident_start, hard_start, mixture_start
+from sknoisy._transition.starts import (
+    Estimate,
+    calibrated_start,
+    cluster_start,
+    confident_start,
+    hard_start,
+    mixture_start,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of unique classes is greater than 50%")
 
@@ -247,7 +254,9 @@ def test_labels_are_encoded_in_the_order_of_the_classes(problem):
 # --- Starts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [cluster_start, confident_start, hard_start, mixture_start])
+@pytest.mark.parametrize(
+    "start", [cluster_start, confident_start, hard_start, mixture_start, calibrated_start]
+)
 @given(
     seed=st.integers(0, 2**16),
     n_classes=st.integers(2, 50),
@@ -269,7 +278,11 @@ def test_a_start_is_a_matrix_whatever_the_network_says(
     weight = rng.uniform(1e-6, 1e6, n_rows) if weighted else None
     if start is cluster_start and n_rows < n_classes:
         return  # the trainer asks for ten rows a class
-    assert_distributions(start(log_proba, target, weight), (n_classes, n_classes))
+    found = start(log_proba, target, weight)
+    if isinstance(found, Estimate):
+        assert np.isfinite(found.log_likelihood)
+        found = found.transition
+    assert_distributions(found, (n_classes, n_classes))
 
 
 # --- Noise --------------------------------------------------------------------------------------

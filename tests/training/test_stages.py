@@ -156,21 +156,13 @@ def test_a_stage_sees_the_same_order_of_rows_whatever_came_before_it(spy):
     assert again.history_[:, "train_loss"][:2] == losses
 
 
-def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched():
+def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched(spy):
     X, y = make_blobs(2600, centers=2, random_state=0)
-    estimator = classifier(noise_model=None, early_stopping=False, max_epochs=1).fit(X, y)
-    trained = estimator.history_[:2]
-    assert len(trained) == 2
-    plan = type("Plan", (), {"hold_out": False})
-    trainer = Trainer.__new__(Trainer)
-    trainer.plan, trainer.seed, trainer.data = plan, 0, type("Rows", (), {"target": y})()
-    type(trainer.data).__len__ = lambda self: len(y)
-    type(trainer.data).dataset = lambda self, rows: rows
-    trainer.folds = trainer._make_folds()
-    fold = trainer.folds[0]
-    watched = trainer._watched(fold)
-    assert len(watched) == 1000
-    assert set(watched) <= set(fold.valid)
+    classifier(noise_model=None, early_stopping=False, max_epochs=1).fit(X, y)
+    for row in spy[:2]:
+        train, watched = row["rows"]
+        assert (len(train), len(watched)) == (1300, 1000)
+        assert set(train).isdisjoint(watched)
 
 
 # --- How long the stages are ---------------------------------------------------------------------
