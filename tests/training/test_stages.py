@@ -332,7 +332,7 @@ def test_a_mixture_is_tried_only_if_it_explains_more_than_its_entries_by_chance(
     # Three classes on 120 rows: six entries, half a label each, are .025 a label.
     start = uniform_transition(3, 0.2)
     rig_starts(monkeypatch, (-1.0, -1.0 + gain), calibrated=start, mixture=start)
-    estimator = classifier(max_epochs=2).fit(*blobs())
+    estimator = classifier(max_epochs=2, select_noise_model=True).fit(*blobs())
     assert [report["start"] for report in estimator.selection_].count("mixture") == tried
 
 
