@@ -10,6 +10,7 @@ from sklearn.datasets import (
     load_diabetes,
     load_digits,
     load_wine,
+    make_blobs,
     make_classification,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -155,7 +156,8 @@ def test_a_class_of_nine_right_labels_is_left_alone():
     assert T[9, 9] > 0.99
     assert T[:9, 9].max() < 0.01
     issues = find_label_issues(estimator, X, observed)
-    assert not np.isin(np.arange(900, 909), np.flatnonzero(np.asarray(issues["is_issue"]))).any()
+    assert issues.count > 50
+    assert not np.isin(np.arange(900, 909), issues.indices).any()
 
 
 @pytest.mark.parametrize("n_samples", [1999, 2000])
@@ -171,19 +173,27 @@ def test_many_classes_of_few_rows_have_no_noise(n_samples):
 # --- What is kept when there is no noise ----------------------------------------------------------
 
 
+@cache
+def overlapping(n_train):
+    """Return two Gaussian classes without noise, which the softmax of a network fits exactly."""
+    X, y = make_blobs(n_train + 500, centers=[[0, 0], [2, 0], [0, 2]], random_state=0)
+    return X[:n_train], y[:n_train], X[n_train:]
+
+
 @pytest.mark.parametrize("n_train", [300, 2100])
 @pytest.mark.parametrize("model", ["s", "c", "em"])
 def test_without_noise_the_result_is_that_of_no_noise_model_to_the_last_bit(model, n_train):
-    X, y, X_test, _ = hard(n_train)
-    params = {"random_state": 3, "max_em_iter": 5, "dropout": 0.1, "lr": 0.01}
+    X, y, X_test = overlapping(n_train)
+    params = {"random_state": 0, "max_em_iter": 10, "dropout": 0.1, "lr": 0.01}
     estimator = NoisyLabelClassifier(**MODELS[model], **params).fit(X, y)
     plain = NoisyLabelClassifier(noise_model=None, **params).fit(X, y)
     assert estimator.noise_model_ is None
     assert_array_equal(estimator.predict_proba(X_test), plain.predict_proba(X_test))
     assert_array_equal(estimator.class_prior_, plain.class_prior_)
-    assert_array_equal(estimator.transition_matrix_, np.eye(10))
+    assert_array_equal(estimator.transition_matrix_, np.eye(3))
     assert estimator.noise_rate_ == 0.0
-    assert_allclose(estimator.predict_noisy_proba(X_test), plain.predict_proba(X_test), atol=1e-12)
+    noisy_proba = estimator.predict_noisy_proba(X_test)
+    assert_allclose(noisy_proba, plain.predict_proba(X_test), atol=1e-12)
 
 
 def test_the_noise_model_is_kept_when_it_is_asked_for():
@@ -197,7 +207,7 @@ def test_the_noise_model_is_kept_when_it_is_asked_for():
 
 @pytest.mark.parametrize("n_train", [600, 2100])
 def test_selection_says_what_was_compared_and_by_how_much_it_was_better(n_train):
-    X, y, _, _ = hard(n_train)
+    X, y, _ = overlapping(n_train)
     estimator = NoisyLabelClassifier(noise_model="c", random_state=0, lr=0.01).fit(X, y)
     first, *others = estimator.selection_
     assert first["noise_model"] is None

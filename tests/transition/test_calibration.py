@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from sknoisy._transition import calibration
 from sknoisy._transition.calibration import recalibrate, sharpen
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, random_transition
@@ -59,6 +60,20 @@ def test_given_noise_is_kept(problem):
     found = sharpen(log_softmax(0.5 * log_proba, axis=1), column)
     assert found.log_column is column and found.transition is None and found.n_parameters == 1
     assert found.sharpness == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 5, 6])
+def test_likelihood_is_that_of_the_matrix_wherever_em_is_cut_off(monkeypatch, problem, n_steps):
+    log_proba, _, target = problem
+    monkeypatch.setattr(calibration, "_MAX_STEPS", n_steps)
+    for weight in (1.0, 1e6):
+        rows = [target == j for j in range(3)]
+        proba = [np.exp(log_proba)[r] for r in rows]
+        weights = [np.full(r.sum(), weight) for r in rows]
+        prior = np.zeros((3, 3))
+        start = np.full((3, 3), 0.05) + 0.85 * np.eye(3)
+        _, value = calibration.most_likely_transition(proba, weights, start, prior)
+        assert np.isfinite(value)
 
 
 def test_impossible_classes_do_no_harm():
