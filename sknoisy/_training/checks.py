@@ -40,7 +40,7 @@ def warn_of_unreliable_fit(
         What was learned of the noise.
     """
     for message in _doubts(net, data, trainer, classes, transition):
-        warnings.warn(message, UnreliableFitWarning, stacklevel=5)  # the call of fit
+        warnings.warn(message, UnreliableFitWarning, stacklevel=6)  # the call of fit
 
 
 def _doubts(

@@ -149,7 +149,7 @@ class Trainer:
         last = self.chosen
         if last is not None and last.last_change is not None:
             plan = self.plan
-            warn_of_no_convergence(last.last_change, plan.max_em_iter, plan.tol, stacklevel=6)
+            warn_of_no_convergence(last.last_change, plan.max_em_iter, plan.tol, stacklevel=7)
 
     # Candidates
 

@@ -189,6 +189,8 @@ def most_likely_transition(
             transition = floored(transition + 2 * length * change + length**2 * bend)
         else:
             transition = safe
+    if best == -np.inf:  # the last extrapolation went too far as well
+        best = step(transition)[1]
     return transition, best
 
 
