@@ -170,7 +170,7 @@ def test_many_classes_of_few_rows_have_no_noise(n_samples):
     assert estimator.noise_rate_ < 0.02
 
 
-# --- What is kept when there is no noise ----------------------------------------------------------
+# --- What is kept when there is no noise -----------------------------------------------------------
 
 
 @cache
@@ -242,7 +242,7 @@ def test_nothing_is_compared_where_nothing_can_be():
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_matrix_that_is_wrong_is_not_kept_and_a_fixed_one_is(early_stopping):
-    X, y, _X_test, _y_test = digits()
+    X, y, _, _ = digits()
     wrong = uniform_transition(10, 0.6)
     params = {"transition_init": wrong, "early_stopping": early_stopping, "random_state": 0}
     estimator = NoisyLabelClassifier(**params, max_epochs=30).fit(X, y)

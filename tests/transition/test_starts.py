@@ -19,6 +19,7 @@ from sknoisy._transition.starts import (
     confusion_start,
     hard_start,
     mixture_start,
+    with_own_label_likeliest,
 )
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
@@ -369,3 +370,98 @@ def test_rows_to_cluster_are_capped_by_the_number_of_classes():
         rows = starts._capped_rows(100_000, n_classes, 0)
         assert len(np.unique(rows)) == len(rows) == most
         assert starts._capped_rows(most, n_classes, 0) == slice(None)
+
+
+# --- The matrix beside calibrated predictions ---------------------------------------------------
+
+
+def hard_problem(transition, n_samples=3000, sharpness=1.0, seed=0, offset=0.0):
+    """Draw calibrated predictions of classes that overlap, labels, and what a network says."""
+    n_classes = len(transition)
+    rng = np.random.default_rng(seed)
+    log_proba = 2.0 * rng.standard_normal((n_samples, n_classes)) + offset
+    log_proba = log_softmax(log_proba, axis=1)
+    y = (np.exp(log_proba).cumsum(axis=1) < rng.uniform(size=(n_samples, 1))).sum(axis=1)
+    y = np.minimum(y, n_classes - 1)
+    observed = corrupt_labels(y, transition, classes=np.arange(n_classes), random_state=seed)
+    return log_softmax(sharpness * log_proba, axis=1), observed
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_uniform_noise_is_found_beside_hard_predictions(n_classes, rate, sharpness):
+    transition = uniform_transition(n_classes, rate)
+    log_proba, observed = hard_problem(transition, 6000, sharpness)
+    found = calibrated_start(log_proba, observed, random_state=0)
+    assert transition_matrix_error(transition, found.transition) < 0.06
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("n_samples", [500, 3000])
+def test_what_is_merely_hard_stays_near_the_identity(n_samples, sharpness, seed):
+    log_proba, observed = hard_problem(np.eye(5), n_samples, sharpness, seed)
+    found = calibrated_start(log_proba, observed, random_state=0)
+    assert (1 - np.diag(found.transition)).mean() < 0.1
+    # Counts take what is hard for noise.
+    assert (1 - np.diag(hard_start(log_proba, observed))).mean() > 0.2
+
+
+def test_the_row_of_a_rare_class_is_shrunk_towards_the_pooled_rate():
+    n_classes, rare = 4, 3
+    transition = uniform_transition(n_classes, 0.2)
+    transition[rare] = [0.6, 0.0, 0.0, 0.4]  # quite another noise
+    distance = {}
+    for offset in (-6.5, 0.0):
+        log_proba, observed = hard_problem(transition, 4000, offset=np.eye(4)[rare] * offset)
+        found = calibrated_start(log_proba, observed, random_state=0).transition
+        pooled = np.diag(found)[:rare].mean()
+        distance[offset] = found[rare, rare] - transition[rare, rare], pooled - found[rare, rare]
+    assert abs(distance[0.0][0]) < 0.08  # enough rows tell
+    assert distance[-6.5][0] > 0.1  # few rows do not
+    assert abs(distance[-6.5][1]) < 0.2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_likelihood_is_that_of_the_labels_beside_the_matrix(weighted):
+    log_proba, observed = hard_problem(uniform_transition(3, 0.2), 2000)
+    weight = np.random.default_rng(1).uniform(0.5, 2.0, 2000) if weighted else None
+    found = calibrated_start(log_proba, observed, weight, random_state=0)
+    likelihood = (np.exp(log_proba) @ found.transition)[np.arange(2000), observed]
+    expected = np.average(np.log(likelihood), weights=weight)
+    assert found.log_likelihood == pytest.approx(expected, abs=0.01)
+
+
+def test_weight_two_is_the_row_twice_beside_calibrated_predictions():
+    log_proba, observed = hard_problem(pair_transition(4, 0.3), 1500, 2.0)
+    weight = np.random.default_rng(0).integers(0, 4, 1500)
+    weighted = calibrated_start(log_proba, observed, weight.astype(float), random_state=0)
+    repeated = calibrated_start(
+        np.repeat(log_proba, weight, axis=0), np.repeat(observed, weight), random_state=0
+    )
+    assert_allclose(weighted.transition, repeated.transition, atol=5e-3)
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-3)
+    ignored = calibrated_start(log_proba, observed, random_state=0)
+    assert abs(ignored.log_likelihood - repeated.log_likelihood) > 2e-3
+
+
+def test_the_own_label_becomes_the_likeliest_and_no_more_is_changed():
+    transition = np.array([[0.2, 0.8, 0.0], [0.1, 0.5, 0.4], [0.3, 0.4, 0.3]])
+    found = with_own_label_likeliest(transition)
+    assert_is_transition(found, 3)
+    assert (np.diag(found) >= found.max(axis=1) - 1e-12).all()
+    assert_array_equal(found[1], transition[1])
+    assert_allclose(found[0], [0.5, 0.5, 0.0])
+    # The other labels keep their proportions.
+    assert_allclose(found[2, 0] / found[2, 1], 0.75)
+
+
+@given(seed=st.integers(0, 2**31), k=st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_no_wrong_label_is_likelier_than_the_right_one_afterwards(seed, k):
+    transition = np.random.default_rng(seed).dirichlet(np.full(k, 0.3), size=k)
+    found = with_own_label_likeliest(transition)
+    assert_is_transition(found, k)
+    assert (found.max(axis=1) <= np.diag(found) + 1e-9).all()
+    assert_allclose(with_own_label_likeliest(found), found, atol=1e-9)
