@@ -170,7 +170,7 @@ def test_many_classes_of_few_rows_have_no_noise(n_samples):
     assert estimator.noise_rate_ < 0.02
 
 
-# --- What is kept when there is no noise -----------------------------------------------------------
+# --- What is kept when there is no noise ----------------------------------------------------------
 
 
 @cache
