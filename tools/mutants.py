@@ -34,7 +34,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 from cosmic_ray.util import read_python_source
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 600
+SECONDS = 1800
 
 
 class Mutant(NamedTuple):
