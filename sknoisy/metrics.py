@@ -24,7 +24,7 @@ from sknoisy._support.validation import (
     FloatArray,
     check_transition_matrix,
     class_indices,
-    refused_as,
+    parameter_error,
 )
 
 __all__ = [
@@ -209,7 +209,7 @@ def noise_corrected_accuracy(
 
 
 def _labels(name: str, values: ArrayLike) -> NDArray[np.generic]:
-    with refused_as(name, "hold labels that are all strings or all numbers"):
+    with parameter_error(name, "hold labels that are all strings or all numbers"):
         return np.asarray(column_or_1d(as_label_array(values)))
 
 

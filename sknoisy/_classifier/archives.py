@@ -21,9 +21,9 @@ _BYTES_AT_ONCE = 2**12  # some decompressors give all that is in what they are g
 _WITHOUT_CALL = frozenset({"ObjectNode", "TypeNode"})
 _CALLED = frozenset(
     {
-        "sknoisy._training.net_state.StoredModule",
-        "sknoisy._training.net_state.StoredTensor",
-        "sknoisy._training.net_state.StoredType",
+        "sknoisy._net.net_state.StoredModule",
+        "sknoisy._net.net_state.StoredTensor",
+        "sknoisy._net.net_state.StoredType",
         "torch.device",
     }
 )

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from sknoisy._data.batches import ArrayBatches, ArrayDataset
 from sknoisy._data.columns import column_statistics
-from sknoisy._data.training_data import Observations, occurring_columns
-from sknoisy._model.network import MLP, NoisyLabelNetwork, build_network, copied
+from sknoisy._data.training_data import TrainingData, occurring_columns
+from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
+from sknoisy._net.callbacks import input_sizes
+from sknoisy._net.net import SkorchNet
 from sknoisy._support.memory import check_feature_noise_fits
-from sknoisy._support.validation import check_routed, check_transition_matrix, refused_as
-from sknoisy._training.callbacks import input_sizes
-from sknoisy._training.net import NoiseAdaptationNet
-from sknoisy._training.stages import Plan
+from sknoisy._support.validation import check_routed, check_transition_matrix, parameter_error
+from sknoisy._training.stages import TrainingConfig
 
 _ROWS_TO_LOOK_AT = 64
 
@@ -68,13 +68,13 @@ def _check_optimizer(classifier: Any) -> None:
             f"parameters; got {groups!r}."
         )
     names = ", ".join(f"optimizer__{name}" if name != "lr" else name for name in params)
-    with refused_as("optimizer", f"be a class of torch optimisers that takes {names}"):
+    with parameter_error("optimizer", f"be a class of torch optimisers that takes {names}"):
         made = classifier.optimizer([nn.Parameter(torch.zeros(1))], **params)
         if not isinstance(made, torch.optim.Optimizer):
             raise TypeError(f"it made {type(made).__name__}.")
 
 
-def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
+def resolve_config(classifier: Any, data: TrainingData, classes: np.ndarray) -> TrainingConfig:
     """Resolve what depends on the size of the data."""
     init = classifier.transition_init
     if not isinstance(init, str):
@@ -89,7 +89,7 @@ def make_plan(classifier: Any, data: Observations, classes: np.ndarray) -> Plan:
     hold_out = classifier.early_stopping
     hold_out = n_samples >= 2000 if hold_out == "auto" else bool(hold_out)
     max_epochs = classifier.max_epochs
-    return Plan(
+    return TrainingConfig(
         noise_model=classifier.noise_model,
         method=classifier.method,
         transition_init=init,
@@ -120,10 +120,10 @@ def _batch_size(classifier: Any, n_samples: int) -> int:
 
 
 def build_net(
-    classifier: Any, data: Observations, classes: np.ndarray, *, resume: bool
-) -> NoiseAdaptationNet:
+    classifier: Any, data: TrainingData, classes: np.ndarray, *, resume: bool
+) -> SkorchNet:
     """Return a net around a new network, or around a copy of the fitted one to go on with."""
-    net = NoiseAdaptationNet(
+    net = SkorchNet(
         _fitted_network(classifier, data, classes) if resume else _new_network(classifier, data),
         classes=np.arange(data.n_classes),
         volume_penalty=classifier.volume_penalty,
@@ -155,7 +155,7 @@ def build_net(
     return net
 
 
-def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
+def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
     sample, _ = ArrayDataset(data.X, dtype=data.dtype).take(slice(0, 2))
     sizes = input_sizes(classifier.callbacks or [], data.X)
     network = build_network(
@@ -177,7 +177,7 @@ def _new_network(classifier: Any, data: Observations) -> NoisyLabelNetwork:
     return network
 
 
-def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) -> NoisyLabelNetwork:
+def _fitted_network(classifier: Any, data: TrainingData, classes: np.ndarray) -> NoisyLabelModule:
     if not np.array_equal(classes, classifier.classes_):
         raise ValueError(
             "warm_start=True needs the classes of the first fit, "
@@ -189,7 +189,7 @@ def _fitted_network(classifier: Any, data: Observations, classes: np.ndarray) ->
     return network
 
 
-def knows_columns(net: NoiseAdaptationNet, data: Observations) -> bool:
+def knows_columns(net: SkorchNet, data: TrainingData) -> bool:
     """Whether a net has weights for all columns of wide sparse data."""
     layer = net.network.sparse_input
     return layer is None or bool(np.isin(_columns_in(data.X), layer.columns.cpu()).all())

@@ -23,21 +23,21 @@ from sknoisy._classifier.building import (
     build_net,
     check_combinations,
     knows_columns,
-    make_plan,
+    resolve_config,
 )
 from sknoisy._classifier.parameters import RoutedParamsMixin
 from sknoisy._classifier.persistence import VersionedMixin
 from sknoisy._classifier.prediction import PredictionMixin
-from sknoisy._classifier.rollback import all_or_nothing
-from sknoisy._data.training_data import Observations, observe
-from sknoisy._support.progress import FitProgress
-from sknoisy._support.random import draw_seed, seed_stream, torch_seeded
+from sknoisy._classifier.rollback import restore_on_error
+from sknoisy._data.training_data import TrainingData, validate_training_data
+from sknoisy._net.net import SkorchNet
+from sknoisy._net.progress import FitProgress
+from sknoisy._support.random import draw_seed, new_rng, torch_seeded
 from sknoisy._support.torch_state import plain_torch
-from sknoisy._support.validation import refused_as
+from sknoisy._support.validation import parameter_error
 from sknoisy._training.checks import warn_of_unreliable_fit
-from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Trainer
-from sknoisy._training.stream import Stream, learn_chunk, stream_classes, streams
+from sknoisy._training.stream import Stream, fit_chunk, stream_classes, supports_partial_fit
 from sknoisy._training.summary import summary
 
 
@@ -358,7 +358,7 @@ class NoisyLabelClassifier(
 
     # Training
 
-    @all_or_nothing
+    @restore_on_error
     @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
@@ -385,16 +385,18 @@ class NoisyLabelClassifier(
         """
         check_combinations(self)
         resume = self.warm_start and hasattr(self, "net_")
-        data, classes = observe(self, X, y, sample_weight, self.device, reset=not resume)
-        plan = make_plan(self, data, classes)
-        stream = seed_stream(self.random_state)
+        data, classes = validate_training_data(
+            self, X, y, sample_weight, self.device, reset=not resume
+        )
+        config = resolve_config(self, data, classes)
+        stream = new_rng(self.random_state)
         with torch_seeded(draw_seed(stream), self.device):
             net = build_net(self, data, classes, resume=resume)
             data = replace(data, keep_sparse=net.network.takes_sparse)
             state = self._fitted_state(net, data, classes)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
-            net.check_callbacks(held_out=plan.hold_out)
-            trainer = Trainer(net, data, plan, stream, progress)
+            net.check_callbacks(held_out=config.hold_out)
+            trainer = Trainer(net, data, config, stream, progress)
             if self.on_interrupt == "keep":
                 net.keep_best_epoch()
             try:
@@ -416,8 +418,8 @@ class NoisyLabelClassifier(
         progress.end()
         return self
 
-    @available_if(streams)
-    @all_or_nothing
+    @available_if(supports_partial_fit)
+    @restore_on_error
     @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -459,7 +461,7 @@ class NoisyLabelClassifier(
         check_combinations(self)
         resume = hasattr(self, "net_")
         labels = stream_classes(self, classes)
-        data, labels = observe(
+        data, labels = validate_training_data(
             self,
             X,
             y,
@@ -469,12 +471,12 @@ class NoisyLabelClassifier(
             classes=labels,
             dtype=self.net_.dtype if resume else None,
         )
-        plan = make_plan(self, data, labels)
+        config = resolve_config(self, data, labels)
         stream = getattr(self, "_stream", None) or Stream(
-            seed_stream(self.random_state), follow_columns=not resume
+            new_rng(self.random_state), follow_columns=not resume
         )
         with torch_seeded(draw_seed(stream.random_state), self.device):
-            goes_on = resume and self.net_.trains and self.net_.lr == self.lr
+            goes_on = resume and self.net_.has_optimizer and self.net_.lr == self.lr
             if goes_on and knows_columns(self.net_, data):
                 net = self.net_
             else:
@@ -485,7 +487,7 @@ class NoisyLabelClassifier(
             state = self._fitted_state(net, data, labels)
             progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
             net.check_callbacks(held_out=False)
-            start = learn_chunk(net, data, plan, stream, progress)
+            start = fit_chunk(net, data, config, stream, progress)
             net.end_training()
             running_prior = partial(stream.running_prior, n_rows=len(data))
             unknown = self.noise_model is not None and net.network.noise is None
@@ -501,10 +503,10 @@ class NoisyLabelClassifier(
         return self
 
     def _fitted_state(
-        self, net: NoiseAdaptationNet, data: Observations, classes: np.ndarray
+        self, net: SkorchNet, data: TrainingData, classes: np.ndarray
     ) -> dict[str, Any]:
         """Return the attributes that prediction needs, at any time of the fit."""
-        with refused_as("class_weight", "hold a weight for each class"):
+        with parameter_error("class_weight", "hold a weight for each class"):
             weight = compute_class_weight(
                 self.class_weight,
                 classes=classes,

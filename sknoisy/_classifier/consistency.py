@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sknoisy._model.network import MLP, NoisyLabelNetwork
+from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._model.noise_layers import NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
-from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._net.net import SkorchNet
 
 
 def check_consistent(state: Mapping[str, Any]) -> None:
@@ -46,9 +46,9 @@ def check_consistent(state: Mapping[str, Any]) -> None:
 
 def _check_net(state: Mapping[str, Any]) -> None:
     net, n_classes = state["net_"], len(state["classes_"])
-    _require(isinstance(net, NoiseAdaptationNet), "net_", NoiseAdaptationNet, net)
+    _require(isinstance(net, SkorchNet), "net_", SkorchNet, net)
     network = net.network
-    _require(isinstance(network, NoisyLabelNetwork), "network", NoisyLabelNetwork, network)
+    _require(isinstance(network, NoisyLabelModule), "network", NoisyLabelModule, network)
     head, noise = network.head, network.noise
     _require(isinstance(head, nn.Linear), "the softmax layer", nn.Linear, head)
     _require(head.out_features == n_classes, "the softmax layer", n_classes, head.out_features)
@@ -175,6 +175,6 @@ def _require(holds: bool, what: str, expected: Any, found: Any) -> None:
 def _said(value: Any) -> str:
     if isinstance(value, type):
         return value.__name__
-    if isinstance(value, nn.Module | NoiseAdaptationNet):
+    if isinstance(value, nn.Module | SkorchNet):
         return type(value).__name__
     return repr(value)

@@ -19,7 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from sknoisy._classifier.archives import ARCHIVE_BEGINS, unpacked
 from sknoisy._classifier.consistency import check_consistent
-from sknoisy._training.net_state import storable
+from sknoisy._net.net_state import storable
 from sknoisy._version import __version__
 
 _VERSION = "_sknoisy_version"
@@ -56,13 +56,13 @@ SKOPS_TRUSTED_TYPES = [
     "sknoisy._classifier.classifier.NoisyLabelClassifier",
     "sknoisy._data.columns.ColumnStatistics",
     "sknoisy._model.network.MLP",
-    "sknoisy._model.network.NoisyLabelNetwork",
+    "sknoisy._model.network.NoisyLabelModule",
     "sknoisy._model.network.Standardization",
     "sknoisy._model.sparse_input.SparseLinear",
-    "sknoisy._training.net.NoiseAdaptationNet",
-    "sknoisy._training.net_state.StoredModule",
-    "sknoisy._training.net_state.StoredTensor",
-    "sknoisy._training.net_state.StoredType",
+    "sknoisy._net.net.SkorchNet",
+    "sknoisy._net.net_state.StoredModule",
+    "sknoisy._net.net_state.StoredTensor",
+    "sknoisy._net.net_state.StoredType",
     "sknoisy._training.stream.Stream",
     "sknoisy._model.noise_layers.ClassTransition",
     "sknoisy._model.feature_noise.FeatureTransition",

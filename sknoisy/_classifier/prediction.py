@@ -14,11 +14,11 @@ from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.training_data import NUMPY_TYPES
 from sknoisy._model import equations as F
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
+from sknoisy._net.net import SkorchNet
 from sknoisy._support import validation
 from sknoisy._support.memory import check_memory
 from sknoisy._support.random import note_computation
 from sknoisy._support.torch_state import plain_torch
-from sknoisy._training.net import NoiseAdaptationNet
 
 _ELEMENTS_AT_ONCE = 2**22
 
@@ -26,7 +26,7 @@ _ELEMENTS_AT_ONCE = 2**22
 class PredictionMixin:
     """The predictions of an estimator that holds a fitted net."""
 
-    net_: NoiseAdaptationNet
+    net_: SkorchNet
     classes_: np.ndarray
     _log_class_weight: np.ndarray
 

@@ -15,7 +15,7 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 PutBack = Callable[[], None]
 
 
-def all_or_nothing(fit: Fit) -> Fit:
+def restore_on_error(fit: Fit) -> Fit:
     """Let a method that fits an estimator put everything back when it raises.
 
     That is the attributes of the estimator, a generator given as `random_state`, and what
@@ -64,7 +64,7 @@ def _generators(estimator: Any) -> list[PutBack]:
 def _in_place(estimator: Any) -> list[PutBack]:
     """Keep what the next rows of a stream change: the net, its optimiser and the stream."""
     stream, net = getattr(estimator, "_stream", None), getattr(estimator, "net_", None)
-    if stream is None or net is None or not net.trains:
+    if stream is None or net is None or not net.has_optimizer:
         return []
     block = list(stream.block)
     network, noise = net.network, net.network.noise

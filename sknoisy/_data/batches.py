@@ -16,8 +16,8 @@ from sklearn.utils import check_scalar
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sknoisy._support.sparse_rows import SparseRows
-from sknoisy._support.validation import refused_as
+from sknoisy._data.sparse_rows import SparseRows
+from sknoisy._support.validation import parameter_error
 
 Rows = Tensor | SparseRows
 Batch = tuple[Rows | dict[str, Rows], Tensor]
@@ -223,7 +223,7 @@ class ArrayBatches:
         return (values.pin_memory() if self.pin_memory else values).split(sizes)
 
 
-def rows_of_inference(
+def inference_batch_size(
     dataset: Dataset, n_least: int, width: int, device: str | torch.device
 ) -> int:
     """Return how many rows to predict at once: many, but no more than fit a cache or memory.
@@ -301,7 +301,7 @@ def make_batches(
     ValueError or TypeError
         If it takes other parameters, or gives no batches.
     """
-    with refused_as(name, "be a class of iterators over batches, as torch's DataLoader"):
+    with parameter_error(name, "be a class of iterators over batches, as torch's DataLoader"):
         batches = iterator(dataset, **params)
         if not isinstance(batches, Iterable):
             raise TypeError(f"it made {type(batches).__name__}.")

@@ -21,7 +21,7 @@ NUMPY_TYPES: dict[torch.dtype, FloatType] = {torch.float32: np.float32, torch.fl
 
 
 @dataclass(frozen=True)
-class Observations:
+class TrainingData:
     """Validated training data: what was seen of each row.
 
     Attributes
@@ -85,7 +85,7 @@ def occurring_columns(X: Any) -> np.ndarray | None:
     return np.flatnonzero(np.bincount(X.indices, minlength=n_columns))
 
 
-def observe(
+def validate_training_data(
     estimator: Any,
     X: Any,
     y: Any,
@@ -95,7 +95,7 @@ def observe(
     reset: bool = True,
     classes: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
-) -> tuple[Observations, np.ndarray]:
+) -> tuple[TrainingData, np.ndarray]:
     """Validate and encode training data.
 
     Parameters
@@ -116,7 +116,7 @@ def observe(
 
     Returns
     -------
-    data : Observations
+    data : TrainingData
         Without the rows of weight zero.
     classes : ndarray of shape (n_classes,)
         The sorted labels.
@@ -143,4 +143,4 @@ def observe(
         weight = weight / weight.mean()
     if dtype is None:
         dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
-    return Observations(X, target, weight, len(classes), dtype), classes
+    return TrainingData(X, target, weight, len(classes), dtype), classes

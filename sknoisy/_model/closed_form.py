@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module
 
+from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model import equations as F
 from sknoisy._model.loss import Objective
-from sknoisy._model.network import MLP, NoisyLabelNetwork, Standardization
+from sknoisy._model.network import MLP, NoisyLabelModule, Standardization
 from sknoisy._model.noise_layers import NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
-from sknoisy._support.sparse_rows import SparseRows
 
 _DENSE_PARTS = (Standardization, nn.Identity, nn.Linear, SparseLinear, nn.ReLU)
 
@@ -31,7 +31,7 @@ def backward_pass(
 
     Parameters
     ----------
-    network : NoisyLabelNetwork, or one that was compiled
+    network : NoisyLabelModule, or one that was compiled
     objective : Objective
     noise : NoiseLayer or None
 
@@ -154,7 +154,7 @@ def set_gradients(layer: nn.Linear, inputs: Tensor, gradient: Tensor) -> None:
 def supports_closed_form(network: Any) -> bool:
     """Whether the way from h(x) to the loss is ours: no compiler, hook or mixed precision on it."""
     return (
-        type(network) is NoisyLabelNetwork
+        type(network) is NoisyLabelModule
         and type(network.head) is nn.Linear
         and not any(_has_hooks(part) for part in (network, network.head, network.noise))
         and not module._has_any_global_hook()

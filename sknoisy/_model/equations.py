@@ -211,14 +211,14 @@ def softmax_gradient(log_proba: Tensor, gradient: Tensor) -> Tensor:
     return torch.addcmul(gradient, log_proba.exp(), gradient.sum(-1, keepdim=True), value=-1)
 
 
-def class_transition_gradient(share: Tensor, target: Tensor, prior: Tensor) -> Tensor:
+def class_transition_gradient(responsibility: Tensor, target: Tensor, prior: Tensor) -> Tensor:
     """Gradient of a sum over the rows with respect to ``log p(z=j | y=i)`` of the s-model.
 
     ``sum_t c_ti 1{z_t=j}``: the share of row t goes into the column of its label.
 
     Parameters
     ----------
-    share : Tensor of shape (n, true)
+    responsibility : Tensor of shape (n, true)
         The posterior c_ti times what row t counts in the sum.
     target : Tensor of shape (n,)
         Observed labels as column indices.
@@ -229,12 +229,12 @@ def class_transition_gradient(share: Tensor, target: Tensor, prior: Tensor) -> T
     -------
     Tensor of shape (true, observed)
     """
-    return prior.index_add(1, target, share.mT)
+    return prior.index_add(1, target, responsibility.mT)
 
 
 def feature_logit_gradient(
     log_transition: Tensor,
-    share: Tensor,
+    responsibility: Tensor,
     target: Tensor,
     prior: Tensor,
     weight: Tensor | None = None,
@@ -247,7 +247,7 @@ def feature_logit_gradient(
     Parameters
     ----------
     log_transition : Tensor of shape (n, true, observed)
-    share : Tensor of shape (n, true)
+    responsibility : Tensor of shape (n, true)
         The posterior c_ti times what row t counts in the sum.
     target : Tensor of shape (n,) or (n, true)
         As for `label_log_likelihood`. A label past the last column, one that a sparse layer leaves
@@ -255,7 +255,7 @@ def feature_logit_gradient(
     prior : Tensor of shape (true, observed)
         Labels that count in addition, a part of them with each row, as evidence for the start.
     weight : Tensor of shape (n,), default=None
-        How often each part counts; `share` has the weight of its row already.
+        How often each part counts; `responsibility` has the weight of its row already.
 
     Returns
     -------
@@ -263,14 +263,17 @@ def feature_logit_gradient(
     """
     if target.ndim == 2:
         outside = target == log_transition.shape[2]
-        share, target = share.masked_fill(outside, 0.0), target.masked_fill(outside, 0)
-    prior = prior / len(share)
+        responsibility, target = (
+            responsibility.masked_fill(outside, 0.0),
+            target.masked_fill(outside, 0),
+        )
+    prior = prior / len(responsibility)
     mass = prior.sum(dim=1)
     if weight is not None:
         mass, prior = mass * weight.unsqueeze(1), prior * weight.view(-1, 1, 1)
-    gradient = log_transition.exp().mul_((share + mass).neg_().unsqueeze(2)).add_(prior)
-    index = target.view(len(target), -1, 1).expand(-1, share.shape[1], 1)
-    return gradient.scatter_add_(2, index, share.unsqueeze(2))
+    gradient = log_transition.exp().mul_((responsibility + mass).neg_().unsqueeze(2)).add_(prior)
+    index = target.view(len(target), -1, 1).expand(-1, responsibility.shape[1], 1)
+    return gradient.scatter_add_(2, index, responsibility.unsqueeze(2))
 
 
 def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Tensor:

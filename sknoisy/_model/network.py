@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model import equations as F
 from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
 from sknoisy._support.memory import check_memory, is_out_of_memory
-from sknoisy._support.sparse_rows import SparseRows
 
 _NO_QUESTION = 2**26  # bytes that any machine has
 
@@ -149,7 +149,7 @@ def _finite(ratio: Tensor) -> Tensor:
     return ratio.nan_to_num(1.0, posinf=1.0).where(ratio != 0, 1.0)
 
 
-class NoisyLabelNetwork(nn.Module):
+class NoisyLabelModule(nn.Module):
     """Hidden layers, softmax layer and, in training, a noise layer on top.
 
     Parameters
@@ -233,7 +233,7 @@ class NoisyLabelNetwork(nn.Module):
         """Whether batches of sparse data are best left as they are."""
         return self.sparse_input is not None
 
-    def cast_(self, dtype: torch.dtype) -> NoisyLabelNetwork:
+    def cast_(self, dtype: torch.dtype) -> NoisyLabelModule:
         """Change the floating point type of the network in place, and return it."""
         cast_floats(self.hidden, dtype, self.of_other_type)
         self.head.to(dtype)
@@ -278,7 +278,7 @@ def build_network(
     hidden_layer_sizes: Sequence[int],
     dropout: float,
     columns: np.ndarray | None = None,
-) -> NoisyLabelNetwork:
+) -> NoisyLabelModule:
     """Build the network around the user's hidden layers or around the default ones.
 
     Parameters
@@ -331,7 +331,7 @@ def build_network(
     hidden = _on_device(hidden, sample.device)
     of_other_type = floats_of_other_type(hidden)
     cast_floats(hidden, sample.dtype, of_other_type)
-    network = NoisyLabelNetwork(hidden, _width(hidden, sample), n_classes)
+    network = NoisyLabelModule(hidden, _width(hidden, sample), n_classes)
     network.of_other_type = of_other_type
     return network.cast_(sample.dtype)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknoisy._support.sparse_rows import SparseRows
+from sknoisy._data.sparse_rows import SparseRows
 
 
 class SparseLinear(nn.Module):

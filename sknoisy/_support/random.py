@@ -44,7 +44,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_process)
 
 
-def seed_stream(random_state: Any) -> np.random.RandomState:
+def new_rng(random_state: Any) -> np.random.RandomState:
     """Return the generator that all seeds of a fit are drawn from.
 
     Parameters
@@ -59,9 +59,9 @@ def seed_stream(random_state: Any) -> np.random.RandomState:
     return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 
-def draw_seed(stream: np.random.RandomState) -> int:
+def draw_seed(rng: np.random.RandomState) -> int:
     """Draw one integer seed."""
-    return int(stream.randint(_MAX_SEED))
+    return int(rng.randint(_MAX_SEED))
 
 
 @contextmanager

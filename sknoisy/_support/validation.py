@@ -31,7 +31,7 @@ _ROW_SUM_TOLERANCE = 1e-3
 
 
 @contextmanager
-def refused_as(name: str, expected: str) -> Iterator[None]:
+def parameter_error(name: str, expected: str) -> Iterator[None]:
     """Let a refusal inside the block say which parameter it is about and what was expected.
 
     Parameters
@@ -77,7 +77,7 @@ def check_features(
     """
     given = X
     rows = "a row for each sample" if reset else "rows like those of fit"
-    with refused_as("X", f"hold finite numbers, {rows}"):
+    with parameter_error("X", f"hold finite numbers, {rows}"):
         X = _as_array(estimator, X, reset)
         X = as_floats(X, given, network_type, training=training)
     if reset:
@@ -106,7 +106,7 @@ def check_labels(y: Any, X: Any) -> np.ndarray:
         If some labels are strings and others are not, so that they cannot be sorted, or if they
         are neither strings nor numbers.
     """
-    with refused_as("y", "hold one label for each row of X, uniformly strings or numbers"):
+    with parameter_error("y", "hold one label for each row of X, uniformly strings or numbers"):
         y = _check_y(as_label_array(y), estimator="NoisyLabelClassifier")
         try:
             check_classification_targets(y)
@@ -127,7 +127,9 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    with refused_as("sample_weight", "hold a number for each row, none negative and not all zero"):
+    with parameter_error(
+        "sample_weight", "hold a number for each row, none negative and not all zero"
+    ):
         weight = np.asarray(sample_weight, dtype=np.float64)
         weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     return None if np.all(weight == weight[0]) else weight
@@ -253,7 +255,7 @@ def encode_labels(y: Any, classes: np.ndarray, name: str = "y") -> NDArray[np.in
     ValueError
         If a label is not among the classes.
     """
-    with refused_as(name, "hold labels seen in fit"):
+    with parameter_error(name, "hold labels seen in fit"):
         y = as_label_array(y)
     position = class_indices(y, classes)
     if np.any(position < 0):

@@ -1,1 +1,1 @@
-"""How a network is learned; the only room that knows skorch."""
+"""How a network is learned: the stages, EM, streams, and the choice of the noise model."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sknoisy._data.training_data import Observations
-from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._data.training_data import TrainingData
+from sknoisy._net.net import SkorchNet
 from sknoisy._training.stages import FEWEST_LABELS, Trainer
 from sknoisy.exceptions import UnreliableFitWarning
 
@@ -19,8 +19,8 @@ _MOST_NAMES = 5
 
 
 def warn_of_unreliable_fit(
-    net: NoiseAdaptationNet,
-    data: Observations,
+    net: SkorchNet,
+    data: TrainingData,
     trainer: Trainer,
     classes: np.ndarray,
     transition: np.ndarray,
@@ -29,9 +29,9 @@ def warn_of_unreliable_fit(
 
     Parameters
     ----------
-    net : NoiseAdaptationNet
+    net : SkorchNet
         After training.
-    data : Observations
+    data : TrainingData
     trainer : Trainer
         After training.
     classes : ndarray of shape (n_classes,)
@@ -44,13 +44,13 @@ def warn_of_unreliable_fit(
 
 
 def _doubts(
-    net: NoiseAdaptationNet,
-    data: Observations,
+    net: SkorchNet,
+    data: TrainingData,
     trainer: Trainer,
     classes: np.ndarray,
     transition: np.ndarray,
 ) -> Iterator[str]:
-    plan = trainer.plan
+    config = trainer.config
     if _says_no_more_than_frequencies(net, data, trainer):
         yield (
             "The observed labels are predicted no better than by their frequencies: X says "
@@ -65,9 +65,9 @@ def _doubts(
             "saturated; they are divided by that number. Scale X, for instance with "
             "StandardScaler in a pipeline, or normalise inside `module`."
         )
-    if plan.noise_model is None or not plan.learn_transition:
+    if config.noise_model is None or not config.learn_transition:
         return
-    estimated = isinstance(plan.transition_init, str) and plan.transition_init != "confusion"
+    estimated = isinstance(config.transition_init, str) and config.transition_init != "confusion"
     if estimated and not trainer.supported.all():
         left_out = _names(classes[~trainer.supported])
         yield (
@@ -98,9 +98,7 @@ def _names(labels: np.ndarray) -> str:
     return named if left <= 0 else f"{named} and {left} more"
 
 
-def _says_no_more_than_frequencies(
-    net: NoiseAdaptationNet, data: Observations, trainer: Trainer
-) -> bool:
+def _says_no_more_than_frequencies(net: SkorchNet, data: TrainingData, trainer: Trainer) -> bool:
     """Whether labels, unseen ones where rows are held out, are as likely without the network."""
     share = np.bincount(data.target, data.weight, data.n_classes)
     log_share = np.log(np.maximum(share / share.sum(), 1e-300))[data.target]

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sknoisy._data.training_data import Observations
+from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
-from sknoisy._training.net import NoiseAdaptationNet, StageEnd
+from sknoisy._net.net import SkorchNet, StageEnd
 
 
 def train_em(
-    net: NoiseAdaptationNet,
-    data: Observations,
+    net: SkorchNet,
+    data: TrainingData,
     rows: np.ndarray | None,
     *,
     learn_transition: bool,
@@ -27,9 +27,9 @@ def train_em(
 
     Parameters
     ----------
-    net : NoiseAdaptationNet
+    net : SkorchNet
         With the noise layer of the s-model.
-    data : Observations
+    data : TrainingData
     rows : ndarray of int or None
         The rows to train on; None stands for all.
     learn_transition : bool
@@ -37,7 +37,7 @@ def train_em(
     tol : float
         The iterations end when the mean log-likelihood of the observed labels changes by less.
     **stage
-        As for `NoiseAdaptationNet.train_stage`.
+        As for `SkorchNet.train_stage`.
     """
     posterior = torch.zeros(len(data), data.n_classes, dtype=data.dtype)
     dataset = data.dataset(rows)
@@ -64,7 +64,7 @@ def train_em(
     )
 
 
-def last_change(net: NoiseAdaptationNet, n_iter: int) -> float:
+def last_change(net: SkorchNet, n_iter: int) -> float:
     """Return the change of the log-likelihood in the last of so many iterations."""
     last = [row["log_likelihood"] for row in net.history[-min(n_iter, 2) :]]
     return float(last[-1] - last[0])

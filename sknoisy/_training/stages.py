@@ -13,11 +13,11 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from sknoisy._data.batches import ArrayDataset
-from sknoisy._data.training_data import Observations
-from sknoisy._support.progress import FitProgress
+from sknoisy._data.training_data import TrainingData
+from sknoisy._net.net import SkorchNet, StageEnd
+from sknoisy._net.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._training.em import last_change, train_em, warn_of_no_convergence
-from sknoisy._training.net import NoiseAdaptationNet, StageEnd
 from sknoisy._training.selection import Candidate, State, select
 from sknoisy._training.summary import check_no_nan, summarise
 from sknoisy._transition.calibration import sharpen
@@ -54,7 +54,7 @@ _STAGES = ("baseline", "start", "s", "c", "em")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingConfig:
     """How to train; the fields are the parameters of the classifier."""
 
     noise_model: str | None
@@ -88,10 +88,10 @@ class Trainer:
 
     Parameters
     ----------
-    net : NoiseAdaptationNet
-    data : Observations
-    plan : Plan
-    stream : numpy.random.RandomState
+    net : SkorchNet
+    data : TrainingData
+    config : TrainingConfig
+    rng : numpy.random.RandomState
         Source of the split, the order of the rows and the clusters.
     progress : FitProgress
         Is told of the stages and their epochs.
@@ -110,17 +110,17 @@ class Trainer:
 
     def __init__(
         self,
-        net: NoiseAdaptationNet,
-        data: Observations,
-        plan: Plan,
-        stream: np.random.RandomState,
+        net: SkorchNet,
+        data: TrainingData,
+        config: TrainingConfig,
+        rng: np.random.RandomState,
         progress: FitProgress,
     ) -> None:
         self.net = net
         self.data = data
-        self.plan = plan
+        self.config = config
         self.progress = progress
-        self.seed = draw_seed(stream)
+        self.seed = draw_seed(rng)
         self.generator = torch.Generator()
         self.folds = self._make_folds()
         self.held_out = data.dataset(self.folds[0].valid) if len(self.folds) == 1 else None
@@ -131,25 +131,25 @@ class Trainer:
         self.supported = data.label_counts() >= FEWEST_LABELS
 
     @property
-    def crossed(self) -> bool:
+    def was_cross_fitted(self) -> bool:
         """Whether each half is held out in turn, and the last training is on all rows."""
         return len(self.folds) == 2
 
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
-        plan = self.plan
-        if self.net.network.noise is not None and plan.learn_transition and plan.noise_model:
+        config = self.config
+        if self.net.network.noise is not None and config.learn_transition and config.noise_model:
             self._go_on()
-        elif plan.noise_model is None:
+        elif config.noise_model is None:
             self._finish(self._try("baseline"))
-        elif not plan.learn_transition:
-            self._finish(self._try(self._joint_stage, "array", np.asarray(plan.transition_init)))
+        elif not config.learn_transition:
+            self._finish(self._try(self._joint_stage, "array", np.asarray(config.transition_init)))
         else:
             self._finish(self._select())
         last = self.chosen
         if last is not None and last.last_change is not None:
-            plan = self.plan
-            warn_of_no_convergence(last.last_change, plan.max_em_iter, plan.tol, stacklevel=7)
+            config = self.config
+            warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=7)
 
     # Candidates
 
@@ -166,14 +166,14 @@ class Trainer:
             for start in self._fastest(plain, before, starts)
         ]
         # Of starts that are as good, the cautious one; the other where noise is taken for granted.
-        ranked = tried if self.plan.select_noise_model else tried[::-1]
+        ranked = tried if self.config.select_noise_model else tried[::-1]
         best = select(ranked, _ERRORS_OF_STARTS) if self.folds else tried[0]
         compared = [plain, best]
-        if self.plan.noise_model == "c":
+        if self.config.noise_model == "c":
             compared.append(self._try("c", best.start, best.transition, before=best))
         if self.folds:
             self.candidates = [plain, *tried, *compared[2:]]
-        if not self.plan.select_noise_model or not self.folds:
+        if not self.config.select_noise_model or not self.folds:
             return compared[-1]
         return select(compared, _ERRORS_OF_NOISE_MODELS)
 
@@ -183,13 +183,16 @@ class Trainer:
         It starts over from new weights, since the baseline has memorised wrong labels, unless it
         needed more than half of its epochs: new weights would need them again.
         """
-        if isinstance(self.plan.transition_init, str) and self.plan.transition_init == "confusion":
+        if (
+            isinstance(self.config.transition_init, str)
+            and self.config.transition_init == "confusion"
+        ):
             return True
-        return len(self.folds) == 1 and 2 * plain.epochs[0] > self.plan.max_epochs
+        return len(self.folds) == 1 and 2 * plain.epochs[0] > self.config.max_epochs
 
     @property
     def _joint_stage(self) -> str:
-        return "em" if self.plan.method == "em" else "s"
+        return "em" if self.config.method == "em" else "s"
 
     def _try(
         self,
@@ -224,7 +227,7 @@ class Trainer:
         By half for each free entry, here those that stand for at least one label. Nothing where
         few of the labels that judge were among those of the estimate, or it was shrunk.
         """
-        if not self.crossed or transition is None or start in ("array", "calibrated"):
+        if not self.was_cross_fitted or transition is None or start in ("array", "calibrated"):
             return 0.0
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
@@ -248,8 +251,8 @@ class Trainer:
 
     def _epochs(self, candidate: Candidate) -> int:
         """Return how often to go over all rows, from the best epochs on halves of them."""
-        most = self.plan.max_em_iter if candidate.stage == "em" else self.plan.max_epochs
-        if not candidate.epochs or not self.plan.stop_by_folds:
+        most = self.config.max_em_iter if candidate.stage == "em" else self.config.max_epochs
+        if not candidate.epochs or not self.config.stop_by_folds:
             return most
         return int(np.clip(round(_PASSES_OVER_ALL * np.mean(candidate.epochs)), 1, most))
 
@@ -259,7 +262,7 @@ class Trainer:
         self, candidate: Candidate, fold: Fold, *, max_epochs: int | None = None, number: int = 0
     ) -> StageEnd:
         """Train one stage with the noise layer that belongs to it."""
-        plan, stage = self.plan, candidate.stage
+        config, stage = self.config, candidate.stage
         self._reseed(stage, number)
         if stage == "baseline":
             self.net.network.noise = None
@@ -268,8 +271,8 @@ class Trainer:
         else:
             self.net.network.attach_class_noise(
                 self._start_of(candidate),
-                learnable=plan.learn_transition and stage != "em",
-                n_targets=plan.n_noise_targets,
+                learnable=config.learn_transition and stage != "em",
+                n_targets=config.n_noise_targets,
             )
         common: dict[str, Any] = {
             "valid": self._watched(fold),
@@ -279,28 +282,28 @@ class Trainer:
         }
         if stage != "em":
             train = self.data.dataset(fold.train)
-            most = max_epochs or plan.max_epochs
+            most = max_epochs or config.max_epochs
             return self.net.train_stage(stage, train, max_epochs=most, **common)
         end = train_em(
             self.net,
             self.data,
             fold.train,
-            learn_transition=plan.learn_transition,
-            tol=plan.tol,
-            max_epochs=max_epochs or plan.max_em_iter,
+            learn_transition=config.learn_transition,
+            tol=config.tol,
+            max_epochs=max_epochs or config.max_em_iter,
             **common,
         )
         if end.stopped:
             candidate.last_change = None
-        elif max_epochs in (None, plan.max_em_iter):
-            candidate.last_change = last_change(self.net, plan.max_em_iter)
+        elif max_epochs in (None, config.max_em_iter):
+            candidate.last_change = last_change(self.net, config.max_em_iter)
         return end
 
     def _watched(self, fold: Fold) -> ArrayDataset | None:
         """Return the rows whose likelihood ends a stage: of a half, some are enough."""
         if fold.valid is None:
             return None
-        if not self.crossed:
+        if not self.was_cross_fitted:
             return self.held_out
         order = np.random.RandomState(self.seed).permutation(fold.valid)
         most = max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)
@@ -310,7 +313,7 @@ class Trainer:
         """Return `n_iter_no_change`, and more where an epoch is a few steps only."""
         n_rows = len(self.data) if fold.train is None else len(fold.train)
         n_steps = -(-n_rows // self.net.batch_size)
-        return max(self.plan.n_iter_no_change, -(-_FEWEST_STEPS_OF_PATIENCE // n_steps))
+        return max(self.config.n_iter_no_change, -(-_FEWEST_STEPS_OF_PATIENCE // n_steps))
 
     def _reseed(self, stage: str, number: int) -> None:
         """Draw the same order and dropout in a stage, whatever was trained before it."""
@@ -337,8 +340,8 @@ class Trainer:
         """
         network = self.net.network
         if network.noise is not None and not network.noise.depends_on_features:
-            network.let_noise_depend_on_features(n_targets=self.plan.n_noise_targets)
-            if self.crossed and not keep_weights:
+            network.let_noise_depend_on_features(n_targets=self.config.n_noise_targets)
+            if self.was_cross_fitted and not keep_weights:
                 network.load_state_dict(self.fresh, strict=False)
 
     def _go_on(self) -> None:
@@ -347,8 +350,8 @@ class Trainer:
         noise_model = "c" if noise is not None and noise.depends_on_features else "s"
         self.initial_transition = summarise(self.net, self.data)[1]
         fold = self.folds[0] if len(self.folds) == 1 else Fold(None, None)
-        stages = [self._joint_stage] if noise_model == "s" or self.plan.noise_model == "s" else []
-        stages += ["c"] if self.plan.noise_model == "c" else []
+        stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []
+        stages += ["c"] if self.config.noise_model == "c" else []
         for stage in stages:
             self.chosen = Candidate(stage, "array", self.initial_transition)
             self._train(self.chosen, fold)
@@ -373,7 +376,7 @@ class Trainer:
 
         The paper's start, None, is computed from the network that training goes on from.
         """
-        init = self.plan.transition_init
+        init = self.config.transition_init
         if not isinstance(init, str):
             return [("array", init)]
         if init == "confusion":
@@ -389,11 +392,11 @@ class Trainer:
         mixture = partial(mixture_start, random_state=self.seed)
         simple = self._estimate(calibrated, log_proba, unseen)
         found = {"mixture": self._estimate(mixture, log_proba)}
-        if self.crossed and self.plan.select_noise_model:
+        if self.was_cross_fitted and self.config.select_noise_model:
             gain = found["mixture"].log_likelihood - simple.log_likelihood
             if gain <= self._penalty("mixture", found["mixture"].transition):
                 found = {}
-        elif not self.crossed:
+        elif not self.was_cross_fitted:
             found["confident"] = self._estimate(confident_start, log_proba)
             found["hard"] = self._estimate(hard_start, log_proba)
             found = self._most_likely(found)
@@ -408,7 +411,7 @@ class Trainer:
         log_proba = np.empty((len(self.data), self.data.n_classes))
         for fold, state in zip(self.folds, plain.states, strict=True):
             self._restore(state)
-            rows = fold.valid if self.crossed else None
+            rows = fold.valid if self.was_cross_fitted else None
             predicted = self.net.clean_log_proba(self.data.dataset(rows))
             check_no_nan(self.net, predicted)
             log_proba[slice(None) if rows is None else rows] = predicted.numpy()
@@ -455,7 +458,7 @@ class Trainer:
 
         All starts, if rows are few and all of them can be trained in full.
         """
-        if self.crossed or len(starts) == 1:
+        if self.was_cross_fitted or len(starts) == 1:
             return starts
         losses = []
         for _, start in starts:
@@ -471,7 +474,7 @@ class Trainer:
         """Return the held-out loss after so many joint epochs."""
         (fold,) = self.folds
         self._reseed("start", 0)
-        self.net.network.attach_class_noise(transition, n_targets=self.plan.n_noise_targets)
+        self.net.network.attach_class_noise(transition, n_targets=self.config.n_noise_targets)
         self.net.train_stage(
             "start",
             self.data.dataset(fold.train),
@@ -486,13 +489,13 @@ class Trainer:
     def _make_folds(self) -> list[Fold]:
         """Return the ways to hold rows out."""
         data, n_rows = self.data, len(self.data)
-        if not self.plan.hold_out:
+        if not self.config.hold_out:
             if n_rows < _FEWEST_ROWS_TO_SPLIT:
                 return []
             half = stratified_halves(data.target, self.seed)
             halves = [np.flatnonzero(half == number) for number in (0, 1)]
             return [Fold(*halves), Fold(*halves[::-1])]
-        n_valid = min(max(round(self.plan.validation_fraction * n_rows), 1), n_rows - 1)
+        n_valid = min(max(round(self.config.validation_fraction * n_rows), 1), n_rows - 1)
         counts = np.bincount(data.target)
         stratify = counts.min() >= 2 and min(n_valid, n_rows - n_valid) >= len(counts)
         train, valid = train_test_split(

@@ -10,14 +10,14 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.columns import ColumnStatistics
-from sknoisy._data.training_data import Observations
-from sknoisy._model.network import MLP, NoisyLabelNetwork
+from sknoisy._data.training_data import TrainingData
+from sknoisy._model.network import MLP, NoisyLabelModule
+from sknoisy._net.net import SkorchNet
+from sknoisy._net.progress import FitProgress
 from sknoisy._support.labels import as_label_array
-from sknoisy._support.progress import FitProgress
 from sknoisy._support.random import draw_seed
-from sknoisy._support.validation import refused_as
-from sknoisy._training.net import NoiseAdaptationNet
-from sknoisy._training.stages import Plan, stratified_halves
+from sknoisy._support.validation import parameter_error
+from sknoisy._training.stages import TrainingConfig, stratified_halves
 from sknoisy._transition.calibration import sharpen, with_sharpness
 from sknoisy._transition.mixture import label_log_likelihood
 from sknoisy._transition.starts import (
@@ -35,7 +35,7 @@ _ERRORS = 1.64
 Block = list[tuple[np.ndarray, ...]]
 
 
-def streams(classifier: Any) -> bool:
+def supports_partial_fit(classifier: Any) -> bool:
     """Whether the parameters of a classifier let it learn from a stream."""
     if classifier.method == "em":
         raise AttributeError(
@@ -66,7 +66,7 @@ def stream_classes(classifier: Any, classes: Any) -> np.ndarray:
                 "ever come."
             )
         return classifier.classes_
-    with refused_as("classes", "hold all labels that will ever come"):
+    with parameter_error("classes", "hold all labels that will ever come"):
         labels = unique_labels(as_label_array(classes))
     if fitted and not np.array_equal(labels, classifier.classes_):
         raise ValueError(
@@ -96,7 +96,7 @@ class Stream:
         self.block: Block = []
         self.highest = -np.inf
         self.misses = 0
-        self.baseline: NoisyLabelNetwork | None = None
+        self.baseline: NoisyLabelModule | None = None
 
     def running_prior(self, prior: np.ndarray, n_rows: int) -> np.ndarray:
         """Return the mean clean probability of all rows so far, after that of a chunk."""
@@ -104,7 +104,7 @@ class Stream:
         self.prior = self.prior + (prior - self.prior) * n_rows / self.n_rows
         return np.asarray(self.prior)
 
-    def standardize(self, net: NoiseAdaptationNet, data: Observations) -> None:
+    def standardize(self, net: SkorchNet, data: TrainingData) -> None:
         """Let the default network standardise its input by all rows so far."""
         hidden = net.network.hidden
         if self.columns is not None and isinstance(hidden, MLP):
@@ -123,15 +123,15 @@ class Stream:
         return block
 
     def find_start(
-        self, net: NoiseAdaptationNet, data: Observations, plan: Plan
+        self, net: SkorchNet, data: TrainingData, config: TrainingConfig
     ) -> np.ndarray | None:
         """Return the matrix to start the noise layer from, or None while there is no need of one.
 
         The rows of a chunk are predicted before they are learned, so they are held-out rows. There
         is no need while the baseline improves, nor as long as it explains them as well alone.
         """
-        if not isinstance(plan.transition_init, str):
-            return plan.transition_init
+        if not isinstance(config.transition_init, str):
+            return config.transition_init
         if not len(net.history):
             return None
         log_proba = net.clean_log_proba(data.dataset()).numpy()
@@ -145,23 +145,23 @@ class Stream:
             self.highest, self.misses = mean, 0
         else:
             self.misses += 1
-        if self.misses < plan.n_iter_no_change:
+        if self.misses < config.n_iter_no_change:
             return None
         seed = draw_seed(self.random_state)
-        if plan.transition_init == "confusion":
+        if config.transition_init == "confusion":
             return confusion_start(log_proba, target, weight)
-        if plan.transition_init == "cluster":
+        if config.transition_init == "cluster":
             return cluster_start(log_proba, target, weight, random_state=seed)
-        start = start_from_block(log_proba, target, weight, seed, compare=plan.select_noise_model)
+        start = start_from_block(log_proba, target, weight, seed, compare=config.select_noise_model)
         self.misses = 0
         return start
 
-    def try_out(self, net: NoiseAdaptationNet) -> None:
+    def try_out(self, net: SkorchNet) -> None:
         """Keep the baseline until the noise layer has proved to explain new rows better."""
         self.baseline = copy.deepcopy(net.network).eval()
         self.block, self.misses = [], 0
 
-    def judge(self, net: NoiseAdaptationNet, data: Observations, plan: Plan) -> None:
+    def judge(self, net: SkorchNet, data: TrainingData, config: TrainingConfig) -> None:
         """Compare network and noise layer with the baseline that they came from, by new rows.
 
         The baseline is put back when they explain the observed labels worse, or no better in
@@ -180,7 +180,7 @@ class Stream:
         self.misses += 1
         if gain > _ERRORS * error:
             self.baseline = None
-        elif gain < -_ERRORS * error or self.misses >= plan.n_iter_no_change:
+        elif gain < -_ERRORS * error or self.misses >= config.n_iter_no_change:
             net.network.noise = None
             net.network.load_state_dict(self.baseline.state_dict())
             self.baseline, self.misses = None, 0
@@ -233,7 +233,7 @@ def start_from_block(
     return with_own_label_likeliest(transition)
 
 
-def _weight(data: Observations) -> np.ndarray:
+def _weight(data: TrainingData) -> np.ndarray:
     return np.ones(len(data)) if data.weight is None else data.weight
 
 
@@ -243,10 +243,10 @@ def _mean_and_error(values: np.ndarray, weight: np.ndarray) -> tuple[float, floa
     return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
-def learn_chunk(
-    net: NoiseAdaptationNet,
-    data: Observations,
-    plan: Plan,
+def fit_chunk(
+    net: SkorchNet,
+    data: TrainingData,
+    config: TrainingConfig,
     stream: Stream,
     progress: FitProgress,
 ) -> np.ndarray | None:
@@ -259,26 +259,30 @@ def learn_chunk(
     """
     stream.standardize(net, data)
     if stream.baseline is not None:
-        stream.judge(net, data, plan)
+        stream.judge(net, data, config)
     network = net.network
     start = None
-    if plan.noise_model is None:
+    if config.noise_model is None:
         network.noise = None
     elif network.noise is None:
-        start = stream.find_start(net, data, plan)
-        if start is not None and isinstance(plan.transition_init, str) and plan.select_noise_model:
+        start = stream.find_start(net, data, config)
+        if (
+            start is not None
+            and isinstance(config.transition_init, str)
+            and config.select_noise_model
+        ):
             stream.try_out(net)
-    elif plan.noise_model == "c" and not network.noise.depends_on_features:
+    elif config.noise_model == "c" and not network.noise.depends_on_features:
         start = network.noise.matrix()
     if start is not None:
-        if plan.noise_model == "s":
+        if config.noise_model == "s":
             network.attach_class_noise(
-                start, learnable=plan.learn_transition, n_targets=plan.n_noise_targets
+                start, learnable=config.learn_transition, n_targets=config.n_noise_targets
             )
         else:
-            network.attach_feature_noise(start, n_targets=plan.n_noise_targets)
+            network.attach_feature_noise(start, n_targets=config.n_noise_targets)
     net.train_stage(
-        "baseline" if network.noise is None else str(plan.noise_model),
+        "baseline" if network.noise is None else str(config.noise_model),
         data.dataset(),
         None,
         max_epochs=1,

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sknoisy._data.training_data import Observations
+from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
-from sknoisy._training.net import NoiseAdaptationNet
+from sknoisy._net.net import SkorchNet
 
 
 def summary(
-    net: NoiseAdaptationNet,
-    data: Observations,
+    net: SkorchNet,
+    data: TrainingData,
     running_prior: Callable[[np.ndarray], np.ndarray] = np.asarray,
     *,
     noise_is_unknown: bool = False,
@@ -25,8 +25,8 @@ def summary(
 
     Parameters
     ----------
-    net : NoiseAdaptationNet
-    data : Observations
+    net : SkorchNet
+    data : TrainingData
         The rows to average over.
     running_prior : callable, optional
         Turns the mean clean probability of these rows into that of all rows of a stream.
@@ -44,7 +44,7 @@ def summary(
     }
 
 
-def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, np.ndarray]:
+def summarise(net: SkorchNet, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
     """Average the predictions for the training data, in one pass over it.
 
     Returns
@@ -78,7 +78,7 @@ def summarise(net: NoiseAdaptationNet, data: Observations) -> tuple[np.ndarray, 
     return (prior / prior.sum()).numpy(), transition
 
 
-def check_no_nan(net: NoiseAdaptationNet, outputs: Tensor) -> None:
+def check_no_nan(net: SkorchNet, outputs: Tensor) -> None:
     """Stop where the last step of a stage has ruined the network, after its loss was taken."""
     if torch.isnan(outputs).any():
         when = "before the first epoch"

@@ -87,15 +87,15 @@ def fit_noisy_mixture(
     scores = np.ascontiguousarray(scores.T)
     weight = np.ones(len(target)) if weight is None else weight
     identity = np.eye(n_classes)
-    share = identity[:, classes] * weight
+    responsibility = identity[:, classes] * weight
     transition = np.full((n_classes, n_classes), np.inf)
     for _ in range(max_iter):
-        last, transition = transition, _normalised(share @ identity[target], pseudo_count)
-        moments = _class_moments(scores, share, shrinkage)
-        share = _discriminant(scores, *moments)
-        share += np.log(transition)[:, target]
-        _softmax(share)
-        share *= weight
+        last, transition = transition, _normalised(responsibility @ identity[target], pseudo_count)
+        moments = _class_moments(scores, responsibility, shrinkage)
+        responsibility = _discriminant(scores, *moments)
+        responsibility += np.log(transition)[:, target]
+        _softmax(responsibility)
+        responsibility *= weight
         if np.abs(transition - last).max() < tol:
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
@@ -172,25 +172,25 @@ def _counts(
     n_classes = len(transition)
     identity, counts, log_likelihood = np.eye(n_classes), np.zeros((n_classes, n_classes)), 0.0
     for part in gen_batches(len(target), max(1, _ELEMENTS_AT_ONCE // n_classes)):
-        share = _discriminant(scores[part].T, *moments)
-        log_proba = -_softmax(share.copy())
-        share += np.log(transition)[:, target[part]]
-        log_proba += _softmax(share)
-        share *= weight[part]
-        counts += share @ identity[target[part]]
+        responsibility = _discriminant(scores[part].T, *moments)
+        log_proba = -_softmax(responsibility.copy())
+        responsibility += np.log(transition)[:, target[part]]
+        log_proba += _softmax(responsibility)
+        responsibility *= weight[part]
+        counts += responsibility @ identity[target[part]]
         log_likelihood += log_proba @ weight[part]
     return counts, float(log_likelihood / weight.sum())
 
 
 def _class_moments(
-    scores: np.ndarray, share: np.ndarray, shrinkage: float
+    scores: np.ndarray, responsibility: np.ndarray, shrinkage: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Prior and mean of each class and their common covariance, from weighted shares.
 
     Parameters
     ----------
     scores : ndarray of shape (n_scores, n_samples)
-    share : ndarray of shape (n_classes, n_samples)
+    responsibility : ndarray of shape (n_classes, n_samples)
     shrinkage : float
 
     Returns
@@ -199,9 +199,9 @@ def _class_moments(
     mean : ndarray of shape (n_classes, n_scores)
     covariance : ndarray of shape (n_scores, n_scores)
     """
-    mass = share.sum(axis=1) + 1e-9
-    mean = share @ scores.T / mass[:, None]
-    scatter = (scores * share.sum(axis=0)) @ scores.T - (mean.T * mass) @ mean
+    mass = responsibility.sum(axis=1) + 1e-9
+    mean = responsibility @ scores.T / mass[:, None]
+    scatter = (scores * responsibility.sum(axis=0)) @ scores.T - (mean.T * mass) @ mean
     covariance = scatter / mass.sum()
     ridge = shrinkage * np.trace(covariance) / len(covariance) + 1e-8
     return mass / mass.sum(), mean, covariance + ridge * np.eye(len(covariance))

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sknoisy import SKOPS_TRUSTED_TYPES, NoisyLabelClassifier, load_model, save_model
-from sknoisy._training import net_state
+from sknoisy._net import net_state
 
 X, y = make_blobs(80, centers=3, random_state=0)
 X = X.astype("float32")

@@ -67,7 +67,7 @@ def learn(estimator, method="s"):
 def state_of(estimator):
     """Return all that an estimator is made of, its optimiser included, as bytes."""
     net = getattr(estimator, "net_", None)
-    steps = net.optimizer_.state_dict() if net is not None and net.trains else None
+    steps = net.optimizer_.state_dict() if net is not None and net.has_optimizer else None
     return sorted(vars(estimator)), pickle.dumps(estimator), repr(steps)
 
 

@@ -46,7 +46,7 @@ def test_the_page_shows_parameters_and_what_was_learned(fitted):
         f"n_iter_ int {fitted.n_iter_}",
         "n_features_in_ int 4",
         "history_ History",
-        "net_ NoiseAdaptationNet",
+        "net_ SkorchNet",
     ):
         assert name in text
     assert "_stream" not in text

@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy import NoisyLabelClassifier, noise
-from sknoisy._data.training_data import observe
+from sknoisy._data.training_data import validate_training_data
 from sknoisy._transition.starts import (
     Estimate,
     calibrated_start,
@@ -244,7 +244,7 @@ def test_a_stream_gives_distributions_or_advice(problem):
 def test_labels_are_encoded_in_the_order_of_the_classes(problem):
     problem = problem._replace(scale=1.0)
     X, y, weight = problem.data()
-    data, classes = observe(NoisyLabelClassifier(), X, y, weight, "cpu")
+    data, classes = validate_training_data(NoisyLabelClassifier(), X, y, weight, "cpu")
     kept = slice(None) if weight is None else weight > 0
     assert_array_equal(classes[data.target], y[kept])
     assert_array_equal(classes, np.unique(y[kept]))

@@ -23,7 +23,7 @@ from torch import nn
 
 from sknoisy import SKOPS_TRUSTED_TYPES, NoisyLabelClassifier
 from sknoisy._classifier import persistence
-from sknoisy._training import net_state
+from sknoisy._net import net_state
 
 
 class SharedAndRecurrent(nn.Module):
@@ -194,7 +194,7 @@ def test_weights_in_a_file_are_of_no_device(digits):
     X, y = digits
     fitted = quick(device="cuda").fit(X, y)
     parts = fitted.net_.__getstate__()["network"]
-    on_cpu = net_state.put_together(parts, "cpu")
+    on_cpu = net_state.network_from_arrays(parts, "cpu")
     assert all(tensor.device.type == "cpu" for tensor in on_cpu.state_dict().values())
     loaded = pickle.loads(pickle.dumps(fitted))
     assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))

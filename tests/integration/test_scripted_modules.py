@@ -170,6 +170,6 @@ def test_a_file_of_a_scripted_module_is_loaded_when_it_is_trusted(make, tmp_path
     save_model(fitted, tmp_path / "model.skops")
     with pytest.raises(ValueError, match=r"trusted types only.*StoredScript"):
         load_model(tmp_path / "model.skops")
-    trusted = ["sknoisy._training.net_state.StoredScript", "torch.nn.modules.container.Sequential"]
+    trusted = ["sknoisy._net.net_state.StoredScript", "torch.nn.modules.container.Sequential"]
     again = load_model(tmp_path / "model.skops", trusted=trusted)
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))

@@ -12,14 +12,14 @@ from sknoisy import NoisyLabelClassifier
 from sknoisy._model import closed_form
 from sknoisy._model.closed_form import backward_pass, is_dense, supports_closed_form
 from sknoisy._model.loss import Objective
-from sknoisy._model.network import MLP, NoisyLabelNetwork
+from sknoisy._model.network import MLP, NoisyLabelModule
 
 
 def network(sizes=(6, H), dtype=torch.float64, dropout=0.0, seed=0):
     """Return a network of random weights on three features."""
     torch.manual_seed(seed)
     n_hidden = sizes[-1] if sizes else 3
-    return NoisyLabelNetwork(MLP(3, sizes, dropout), n_hidden, K).to(dtype)
+    return NoisyLabelModule(MLP(3, sizes, dropout), n_hidden, K).to(dtype)
 
 
 def step(made, noise, objective, X, target, extras, how):

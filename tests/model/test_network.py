@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from sknoisy._model.feature_noise import FeatureTransition
-from sknoisy._model.network import MLP, NoisyLabelNetwork, Standardization, build_network
+from sknoisy._model.network import MLP, NoisyLabelModule, Standardization, build_network
 from sknoisy._model.noise_layers import ClassTransition
 
 
@@ -121,7 +121,7 @@ def test_the_input_is_restandardised_without_hidden_layers_too():
 def test_large_features_are_scaled_to_one_before_training_and_small_ones_are_left():
     X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     for factor in (1.0, 5.0, 1e3, 1e6):
-        network = NoisyLabelNetwork(nn.Identity(), 6, 3)
+        network = NoisyLabelModule(nn.Identity(), 6, 3)
         network.rescale_features(factor * X)
         magnitude = network.features(factor * X).square().mean().sqrt()
         if factor <= 5.0:
@@ -135,7 +135,7 @@ def test_large_features_are_scaled_to_one_before_training_and_small_ones_are_lef
 
 
 def test_features_that_are_not_finite_are_not_scaled():
-    network = NoisyLabelNetwork(nn.Identity(), 2, 3)
+    network = NoisyLabelModule(nn.Identity(), 2, 3)
     network.rescale_features(torch.tensor([[1e3, torch.inf]]))
     assert network.hidden_scale == 1.0
 
@@ -271,7 +271,7 @@ def test_the_noise_layer_leaves_clean_probabilities_alone(model, sample):
 
 
 def test_the_noise_layer_goes_with_the_state_of_the_network(sample):
-    network = NoisyLabelNetwork(Hidden(4), 4, 3)
+    network = NoisyLabelModule(Hidden(4), 4, 3)
     assert not any(name.startswith("noise") for name in network.state_dict())
     network.noise = ClassTransition(torch.full((3, 3), 1 / 3))
     assert "noise.bias" in network.state_dict()

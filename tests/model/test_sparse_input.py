@@ -7,8 +7,8 @@ from scipy import sparse
 from torch import nn
 from torch.testing import assert_close
 
+from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model.sparse_input import SparseLinear
-from sknoisy._support.sparse_rows import SparseRows
 
 COLUMNS = np.array([1, 3, 4, 8, 11])
 both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -45,7 +45,7 @@ def test_a_c_model_that_cannot_be_trained_is_refused_before_the_first_epoch(monk
     classifier = NoisyLabelClassifier(noise_model="c", random_state=0, max_epochs=1)
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 1000)
     monkeypatch.setattr(
-        "sknoisy._training.net.NoiseAdaptationNet.run_single_epoch",
+        "sknoisy._net.net.SkorchNet.run_single_epoch",
         lambda *a, **k: epochs.append(a),
     )
     with pytest.raises(MemoryError, match="noise_model='c' with 3 true classes, 3 observed"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sknoisy._support.random import draw_seed, seed_stream, torch_seeded
+from sknoisy._support.random import draw_seed, new_rng, torch_seeded
 
 
 @pytest.fixture(autouse=True)
@@ -20,30 +20,30 @@ def global_generators_stay_as_they_are():
 
 
 def test_same_seed_same_stream():
-    first, second = seed_stream(3), seed_stream(3)
+    first, second = new_rng(3), new_rng(3)
     seeds = [draw_seed(first) for _ in range(5)]
     assert seeds == [draw_seed(second) for _ in range(5)]
     assert len(set(seeds)) == 5
-    assert draw_seed(seed_stream(4)) != seeds[0]
+    assert draw_seed(new_rng(4)) != seeds[0]
 
 
 def test_a_generator_is_used_and_advanced_as_in_scikit_learn():
     generator = np.random.RandomState(0)
-    assert seed_stream(generator) is generator
-    assert draw_seed(seed_stream(generator)) != draw_seed(seed_stream(generator))
+    assert new_rng(generator) is generator
+    assert draw_seed(new_rng(generator)) != draw_seed(new_rng(generator))
 
 
 def test_none_is_new_entropy_and_not_the_global_generator():
-    assert draw_seed(seed_stream(None)) != draw_seed(seed_stream(None))
+    assert draw_seed(new_rng(None)) != draw_seed(new_rng(None))
 
 
 def test_what_is_no_seed_is_refused():
     with pytest.raises(ValueError, match="'seed' cannot be used to seed"):
-        seed_stream("seed")
+        new_rng("seed")
 
 
 def test_drawn_seeds_are_python_integers_that_torch_takes():
-    seed = draw_seed(seed_stream(0))
+    seed = draw_seed(new_rng(0))
     assert type(seed) is int
     assert 0 <= seed < 2**31
     torch.Generator().manual_seed(seed)

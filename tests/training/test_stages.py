@@ -12,10 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy._net.net import SkorchNet
+from sknoisy._net.stopping import BestWeights
 from sknoisy._training import stages
-from sknoisy._training.net import NoiseAdaptationNet
 from sknoisy._training.stages import Trainer, stratified_halves
-from sknoisy._training.stopping import BestWeights
 from sknoisy._transition.starts import Estimate
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
@@ -36,7 +36,7 @@ def classifier(**params):
 def spy(monkeypatch):
     """Record the stages of a fit: rows, weights before, epochs allowed, and the end."""
     seen = []
-    train_stage = NoiseAdaptationNet.train_stage
+    train_stage = SkorchNet.train_stage
 
     def record(self, stage, train, valid, **params):
         entry = {
@@ -50,7 +50,7 @@ def spy(monkeypatch):
         entry["end"] = train_stage(self, stage, train, valid, **params)
         return entry["end"]
 
-    monkeypatch.setattr(NoiseAdaptationNet, "train_stage", record)
+    monkeypatch.setattr(SkorchNet, "train_stage", record)
     return seen
 
 

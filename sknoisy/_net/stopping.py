@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sknoisy._model.network import NoisyLabelNetwork
+from sknoisy._model.network import NoisyLabelModule
 
 _LARGEST_LOG_SHARPNESS = 3.0
 _LARGEST_STEP = 0.5
@@ -72,12 +72,12 @@ class BestEpoch:
         """The row of the history, empty as long as no epoch is over."""
         return {} if self._kept is None else self._kept[0]
 
-    def update(self, network: NoisyLabelNetwork, row: Mapping[str, Any], held_out: Any) -> None:
+    def update(self, network: NoisyLabelModule, row: Mapping[str, Any], held_out: Any) -> None:
         """Take note of an epoch that is over.
 
         Parameters
         ----------
-        network : NoisyLabelNetwork
+        network : NoisyLabelModule
         row : mapping
             Of the history.
         held_out : object or None
@@ -96,7 +96,7 @@ class BestEpoch:
         # In one step: it may be interrupted as well.
         self._kept = dict(row), held_out, network.noise, copy.deepcopy(network.state_dict())
 
-    def restore(self, network: NoisyLabelNetwork) -> bool:
+    def restore(self, network: NoisyLabelModule) -> bool:
         """Put the best epoch back; return False if there is none."""
         if self._kept is None:
             return False

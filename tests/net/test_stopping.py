@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from torch import nn
 
-from sknoisy._training.stopping import BestWeights, CalibratedLoss
+from sknoisy._net.stopping import BestWeights, CalibratedLoss
 from sknoisy.noise import corrupt_labels, uniform_transition
 
 T = uniform_transition(3, 0.3)

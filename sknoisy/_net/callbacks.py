@@ -29,7 +29,7 @@ from sknoisy._support.validation import accepted_names, check_names
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
-def hear_of_batches(callbacks: Iterable[tuple[str, Callback]]) -> bool:
+def uses_batch_hooks(callbacks: Iterable[tuple[str, Callback]]) -> bool:
     """Whether a callback defines a method that is called in the loop over the batches."""
     return any(
         getattr(type(callback), hook, None) is not getattr(Callback, hook)
@@ -44,7 +44,7 @@ def stopped_early(callbacks: Iterable[tuple[str, Callback]]) -> bool:
     return any(callback.misses_ >= callback.patience for callback in stopping)
 
 
-class SeenRows(Dataset):
+class CallbackDataset(Dataset):
     """The rows of a data set as the scoring callbacks of skorch ask for them."""
 
     def __init__(self, rows: ArrayDataset) -> None:

@@ -21,20 +21,17 @@ from torch import Tensor, nn
 from sknoisy._data.batches import (
     ArrayBatches,
     ArrayDataset,
+    inference_batch_size,
     ordered_batches,
-    rows_of_inference,
     shuffled_batches,
 )
+from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective
-from sknoisy._model.network import NoisyLabelNetwork
+from sknoisy._model.network import NoisyLabelModule
 from sknoisy._model.sparse_input import spread
-from sknoisy._support.progress import FitProgress
-from sknoisy._support.sparse_rows import SparseRows
-from sknoisy._support.threads import in_threads_that_pay
-from sknoisy._support.validation import check_losses, check_patterns
-from sknoisy._training.callbacks import (
-    SeenRows,
+from sknoisy._net.callbacks import (
+    CallbackDataset,
     StageLog,
     check_callbacks,
     check_held_out,
@@ -42,16 +39,19 @@ from sknoisy._training.callbacks import (
     copied_callbacks,
     explained,
     fit_to_stages,
-    hear_of_batches,
     stopped_early,
+    uses_batch_hooks,
 )
-from sknoisy._training.net_state import as_columns, as_rows, put_together, take_apart
-from sknoisy._training.optimizers import (
+from sknoisy._net.net_state import as_columns, as_rows, network_from_arrays, network_to_arrays
+from sknoisy._net.optimizers import (
     fused_by_default,
     gradients_it_takes,
     leave_fused_step,
 )
-from sknoisy._training.stopping import BestEpoch, BestWeights, CalibratedLoss
+from sknoisy._net.progress import FitProgress
+from sknoisy._net.stopping import BestEpoch, BestWeights, CalibratedLoss
+from sknoisy._support.threads import in_threads_that_pay
+from sknoisy._support.validation import check_losses, check_patterns
 
 _EXTRAS = ("sample_weight", "posterior")
 _TOLERANCE = 2.5e-5  # an epoch, by which the held-out loss has to fall
@@ -73,12 +73,12 @@ class StageEnd(NamedTuple):
     stopped: bool
 
 
-class NoiseAdaptationNet(NeuralNetClassifier):
-    """Train a `NoisyLabelNetwork` on observed labels.
+class SkorchNet(NeuralNetClassifier):
+    """Train a `NoisyLabelModule` on observed labels.
 
     Parameters
     ----------
-    module : NoisyLabelNetwork
+    module : NoisyLabelModule
         Trained in place.
     classes : ndarray of shape (n_classes,)
         Labels in the order of the network's outputs.
@@ -92,7 +92,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def __init__(
         self,
-        module: NoisyLabelNetwork,
+        module: NoisyLabelModule,
         *,
         volume_penalty: float = 0.0,
         transition_prior: float = 0.0,
@@ -124,9 +124,9 @@ class NoiseAdaptationNet(NeuralNetClassifier):
     # What a stage is made of
 
     @property
-    def network(self) -> NoisyLabelNetwork:
+    def network(self) -> NoisyLabelModule:
         """The network itself, also when it was compiled."""
-        return cast(NoisyLabelNetwork, getattr(self.module_, "_orig_mod", self.module_))
+        return cast(NoisyLabelModule, getattr(self.module_, "_orig_mod", self.module_))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -134,7 +134,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         return self.network.head.weight.dtype
 
     @property
-    def trains(self) -> bool:
+    def has_optimizer(self) -> bool:
         """Whether the net has an optimiser; `forget_training` and files drop it."""
         return hasattr(self, "optimizer_")
 
@@ -182,7 +182,10 @@ class NoiseAdaptationNet(NeuralNetClassifier):
             If the loss is not finite.
         """
         self._start_stage(stage, resume)
-        datasets = {"dataset_train": SeenRows(train), "dataset_valid": valid and SeenRows(valid)}
+        datasets = {
+            "dataset_train": CallbackDataset(train),
+            "dataset_valid": valid and CallbackDataset(valid),
+        }
         params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
         batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
         held_out = None if valid is None else self.get_iterator(valid, training=False)
@@ -229,7 +232,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """All epochs, those of a stage that is not over included."""
         return History([*self._past, *self.history])
 
-    def take_over_steps(self, other: NoiseAdaptationNet) -> None:
+    def take_over_steps(self, other: SkorchNet) -> None:
         """Go on with the optimiser of a net whose network has grown into that of this one."""
         steps = other.optimizer_.state_dict()
         layer, before = self.network.sparse_input, other.network.sparse_input
@@ -246,7 +249,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def _start_stage(self, stage: str, resume: bool) -> None:
         rows = self.whole_history()
-        resume = resume and self.trains and len(rows) > 0 and rows[-1, "stage"] == stage
+        resume = resume and self.has_optimizer and len(rows) > 0 and rows[-1, "stage"] == stage
         self._past, self.history_ = list(rows), History()
         self._n_stages += 1
         self._lowest = self._lowest if resume else {}
@@ -281,7 +284,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         quiet = [("epoch_timer", EpochTimer())]
         return [*quiet, ("print_log", self._log)] if self.verbose else quiet
 
-    def initialize_callbacks(self) -> NoiseAdaptationNet:
+    def initialize_callbacks(self) -> SkorchNet:
         """Begin with copies of the user's callbacks, so that no stage sees those of another."""
         with copied_callbacks(self):
             check_callbacks(self)
@@ -402,7 +405,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
-        if hear_of_batches(self.callbacks_):
+        if uses_batch_hooks(self.callbacks_):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             keys = (f"{prefix}_loss", f"{prefix}_batch_size")
             rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
@@ -451,7 +454,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
         """Return rows in the floating point type of the network."""
-        if isinstance(X, SeenRows):
+        if isinstance(X, CallbackDataset):
             return X.rows
         if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
             return super().get_dataset(X, y)
@@ -462,7 +465,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         if training:
             return super().get_iterator(dataset, training)
         width = self.network.head.out_features
-        n_rows = rows_of_inference(dataset, self.batch_size, width, self.device)
+        n_rows = inference_batch_size(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
         return ordered_batches(self.iterator_valid, dataset, params)
 
@@ -501,14 +504,14 @@ class NoiseAdaptationNet(NeuralNetClassifier):
 
     @torch.no_grad()
     def label_factors(
-        self, dataset: ArrayDataset, network: NoisyLabelNetwork | None = None
+        self, dataset: ArrayDataset, network: NoisyLabelModule | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logarithms of p(true label | x) and p(observed label | true label[, x]), on the CPU.
 
         Parameters
         ----------
         dataset : ArrayDataset
-        network : NoisyLabelNetwork, default=None
+        network : NoisyLabelModule, default=None
             Another network than that of the net.
 
         Returns
@@ -561,7 +564,7 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         left_out = {"module_", "history_", "virtual_params_", "_log", "_past", "_best_epoch"}
         state = {name: v for name, v in self._without_training().items() if name not in left_out}
         if hasattr(self, "module_"):
-            state["network"] = take_apart(self.network)
+            state["network"] = network_to_arrays(self.network)
         return state | {"columns": as_columns(self.whole_history())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -572,4 +575,4 @@ class NoiseAdaptationNet(NeuralNetClassifier):
         self._best_epoch = None
         self._initialize_virtual_params()
         if parts is not None:
-            self.__dict__["module_"] = put_together(parts, self.device)
+            self.__dict__["module_"] = network_from_arrays(parts, self.device)

@@ -8,7 +8,7 @@ from skorch.callbacks import Callback, Unfreezer
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
-from sknoisy._training.optimizers import fused_by_default, leave_fused_step
+from sknoisy._net.optimizers import fused_by_default, leave_fused_step
 
 TOKENS = np.random.RandomState(0).randint(0, 10, (300, 4))
 LABELS = (TOKENS[:, 0] > 4).astype(int)

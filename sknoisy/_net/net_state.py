@@ -68,13 +68,13 @@ class StoredModule:
     parts: dict[str, Any]
 
     def __new__(cls, parts: Mapping[str, Any]) -> Any:
-        return put_together(parts, "cpu")
+        return network_from_arrays(parts, "cpu")
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         """Return what stands for a module."""
         stand_in = object.__new__(cls)
-        stand_in.parts = take_apart(module)
+        stand_in.parts = network_to_arrays(module)
         return stand_in
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +128,7 @@ def storable(value: Any) -> Any:
     return value
 
 
-def take_apart(network: nn.Module) -> dict[str, Any]:
+def network_to_arrays(network: nn.Module) -> dict[str, Any]:
     """Return a network as a skeleton without weights and its weights as arrays.
 
     Arrays say nothing of the device, and are read without running code.
@@ -214,8 +214,8 @@ def _with_tensor(value: Any, path: list[Any], tensor: Tensor) -> Any:
     return tuple(items) if isinstance(value, tuple) else items
 
 
-def put_together(parts: Mapping[str, Any], device: str | torch.device) -> nn.Module:
-    """Return the network that `take_apart` took apart, on a device.
+def network_from_arrays(parts: Mapping[str, Any], device: str | torch.device) -> nn.Module:
+    """Return the network that `network_to_arrays` took apart, on a device.
 
     Raises
     ------
