@@ -13,9 +13,10 @@ p(z=j | y=i, x)               ``log_transition``          (n, true, observed)
 p(z=j | x)                    ``noisy_log_proba``         (n, observed)
 p(z_t | y=i, x_t)             ``label_log_likelihood``    (n, true)
 c_ti                          ``label_posterior``         (n, true)
-theta_ij, update of b_ij      ``expected_transition``     (true, observed)
 L(w, theta)                   ``noisy_log_likelihood``    (n,), one term a row
 ============================  ==========================  ======================
+
+The update of the matrix, theta_ij, is `sknoisy._transition.counts.expected_transition`.
 
 References
 ----------
@@ -30,10 +31,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-#: No transition probability is started, fixed or updated below this one: a logarithm of
-#: zero has no gradient and an observed label of probability zero has no likelihood.
-SMALLEST_PROBABILITY = 1e-8
 
 _SHORT_ROW = 16
 
@@ -294,67 +291,13 @@ def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Te
     return (posterior * clean_log_proba).sum(dim=-1)
 
 
-def soft_counts(
-    proba: Tensor, target: Tensor, n_observed: int, weight: Tensor | None = None
-) -> Tensor:
-    """Soft confusion counts, ``sum_t p_ti 1{z_t = j}``.
-
-    Parameters
-    ----------
-    proba : Tensor of shape (n, true)
-        Probabilities of the true label: p(y=i | x_t), posteriors c_ti, or one-hot rows.
-    target : Tensor of shape (n,)
-        Observed labels as column indices.
-    n_observed : int
-        Number of observed classes, the columns of the result.
-    weight : Tensor of shape (n,), default=None
-        Sample weights; None weighs every row one.
-
-    Returns
-    -------
-    Tensor of shape (true, observed)
-        In double precision: counts of many rows do not fit into a float32 mantissa.
-    """
-    proba = proba.double()
-    if weight is not None:
-        proba = proba * weight.double().unsqueeze(1)
-    counts = proba.new_zeros(n_observed, proba.shape[1])
-    return counts.index_add_(0, target, proba).T
-
-
-def expected_transition(counts: Tensor, *, smallest: float = SMALLEST_PROBABILITY) -> Tensor:
-    """Transition matrix from soft counts, ``theta_ij = sum_t c_ti 1{z_t=j} / sum_t c_ti``.
-
-    The closed form of the M-step when the counts come from posteriors, and the paper's start
-    ``exp(b_ij)`` when they come from the clean probabilities.
-
-    Parameters
-    ----------
-    counts : Tensor of shape (true, observed)
-        From `soft_counts`.
-    smallest : float, default=1e-8
-        Entries are raised to at least this probability and the rows normalised again.
-
-    Returns
-    -------
-    Tensor of shape (true, observed)
-        Rows sum to one. A true class without any count keeps its label: its row is that of
-        the identity.
-    """
-    identity = torch.eye(*counts.shape, dtype=counts.dtype, device=counts.device)
-    mass = counts.sum(dim=1, keepdim=True)
-    empty = mass <= torch.finfo(counts.dtype).tiny
-    transition = torch.where(empty, identity, counts / torch.where(empty, 1.0, mass))
-    return floor_transition(transition, smallest)
-
-
-def floor_transition(transition: Tensor, smallest: float = SMALLEST_PROBABILITY) -> Tensor:
+def floor_transition(transition: Tensor, smallest: float) -> Tensor:
     """Raise every entry to at least `smallest` and normalise the rows.
 
     Parameters
     ----------
     transition : Tensor of shape (..., true, observed)
-    smallest : float, default=1e-8
+    smallest : float
 
     Returns
     -------

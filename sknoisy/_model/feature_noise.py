@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from sknoisy._model import equations as F
 from sknoisy._model.noise_layers import Layout, Linearization, NoiseLayer
 from sknoisy._model.sparse import columns_of_targets, likeliest_targets, unpack, with_outside
+from sknoisy._transition.counts import SMALLEST_PROBABILITY
 
 _ELEMENTS_AT_ONCE = 2**23
 
@@ -236,7 +237,7 @@ class SparseFeatureTransition(FeatureTransition):
 
     def __init__(self, transition: Tensor, n_hidden: int, n_targets: int) -> None:
         targets = likeliest_targets(transition, n_targets)
-        packed = F.floor_transition(transition.gather(1, targets))
+        packed = F.floor_transition(transition.gather(1, targets), SMALLEST_PROBABILITY)
         super().__init__(packed, n_hidden)
         self.register_buffer("targets", targets)
         self.register_buffer("columns", columns_of_targets(targets))

@@ -20,6 +20,7 @@ from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransit
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
 from sknoisy._support.memory import check_memory, is_out_of_memory
+from sknoisy._transition.counts import floored
 
 _NO_QUESTION = 2**26  # bytes that any machine has
 
@@ -241,6 +242,13 @@ class NoisyLabelModule(nn.Module):
             self.noise.to(dtype)
         return self
 
+    def multiplications_per_row(self) -> int | None:
+        """Count the products of weights for one row, None where a weight may have more than one."""
+        parts = [part for part in self.modules() if list(part.parameters(recurse=False))]
+        if not all(isinstance(part, nn.Linear | NoiseLayer) for part in parts):
+            return None
+        return sum(weight.numel() for weight in self.parameters())
+
     def attach_class_noise(
         self, transition: np.ndarray, *, learnable: bool = True, n_targets: int | None = None
     ) -> None:
@@ -265,8 +273,8 @@ class NoisyLabelModule(nn.Module):
         self.noise = noise.to(self.head.weight.device)
 
     def _floored(self, transition: np.ndarray) -> Tensor:
-        floored = F.floor_transition(torch.as_tensor(transition, dtype=torch.float64))
-        return floored.to(self.head.weight.dtype)
+        start = floored(np.asarray(transition, dtype=np.float64))
+        return torch.from_numpy(start).to(self.head.weight.dtype)
 
 
 def build_network(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sknoisy._model import equations as F
 from sknoisy._model.sparse import likeliest_targets, unpack
+from sknoisy._transition.counts import SMALLEST_PROBABILITY, expected_transition
 
 Layout = dict[str, tuple[tuple[int, ...], int | None]]
 
@@ -125,13 +126,13 @@ class NoiseLayer(nn.Module, ABC):
         """Return the one matrix of all rows (true, observed), an array in float64."""
         return self.in_double().transition().numpy()
 
-    def maximise(self, counts: Tensor, prior_weight: float) -> None:
+    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
         """Replace the matrix by the likeliest one, the closed form of the M-step of EM.
 
         Parameters
         ----------
-        counts : Tensor of shape (true, observed)
-            Soft counts of true against observed classes, in float64.
+        counts : ndarray of shape (true, observed)
+            Soft counts of true against observed classes.
         prior_weight : float
             Weight of `log_prior` next to the log-likelihood of these counts.
         """
@@ -302,10 +303,11 @@ class ClassTransition(NoiseLayer):
         )
 
     @torch.no_grad()
-    def maximise(self, counts: Tensor, prior_weight: float) -> None:
+    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
         """Replace the matrix by the likeliest one; see `NoiseLayer`."""
-        prior = self.start.to(counts) * (prior_weight / self.n_classes)
-        self.reset_transition(F.expected_transition(counts + prior).to(self.bias))
+        prior = self.start.cpu().double().numpy() * (prior_weight / self.n_classes)
+        transition = expected_transition(counts + prior)
+        self.reset_transition(torch.from_numpy(transition).to(self.bias))
 
     @torch.no_grad()
     def reset_transition(self, transition: Tensor) -> None:
@@ -335,7 +337,7 @@ class ClassTransition(NoiseLayer):
         log_transition = F.class_log_transition(self.bias)
         if self.targets is None:
             return log_transition
-        outside = math.log(F.SMALLEST_PROBABILITY)
+        outside = math.log(SMALLEST_PROBABILITY)
         full = log_transition.new_full((self.n_classes, self.n_classes), outside)
         return full.scatter(1, self.targets, log_transition)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sknoisy._model.equations import SMALLEST_PROBABILITY
+from sknoisy._transition.counts import SMALLEST_PROBABILITY
 
 
 def likeliest_targets(transition: Tensor, n_targets: int) -> Tensor:

@@ -50,11 +50,15 @@ from sknoisy._net.optimizers import (
 )
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.stopping import BestEpoch, BestWeights, CalibratedLoss
-from sknoisy._support.threads import in_threads_that_pay
+from sknoisy._support.torch_state import torch_threads
 from sknoisy._support.validation import check_losses, check_patterns
 
 _EXTRAS = ("sample_weight", "posterior")
 _TOLERANCE = 2.5e-5  # an epoch, by which the held-out loss has to fall
+#: Measured with ``tests/benchmarks/scaling.py --parts threads``: fits with such steps take longer
+#: with two threads than with one, by up to a third.
+_MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 5_000_000
+
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
@@ -138,7 +142,6 @@ class SkorchNet(NeuralNetClassifier):
         """Whether the net has an optimiser; `forget_training` and files drop it."""
         return hasattr(self, "optimizer_")
 
-    @in_threads_that_pay
     def train_stage(
         self,
         stage: str,
@@ -181,52 +184,60 @@ class SkorchNet(NeuralNetClassifier):
         ValueError
             If the loss is not finite.
         """
-        self._start_stage(stage, resume)
-        datasets = {
-            "dataset_train": CallbackDataset(train),
-            "dataset_valid": valid and CallbackDataset(valid),
-        }
-        params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
-        batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
-        held_out = None if valid is None else self.get_iterator(valid, training=False)
-        best = BestWeights(self.network, patience, _TOLERANCE * patience)
-        calibrated_loss = CalibratedLoss()
-        stop = False
-        progress.begin_stage(stage, max_epochs)
-        self.notify("on_train_begin", X=train.data, y=train.target)
-        for _ in range(max_epochs):
-            progress.begin_epoch()
-            self.notify("on_epoch_begin", **datasets)
-            # skorch counts the epochs of the stage.
-            self.history.record("epoch", len(self._past) + len(self.history))
-            self.history.record("stage", stage)
-            stop = before_epoch()
-            with gradients_it_takes(self.optimizer_):
+        with torch_threads(self._threads_that_pay()):
+            self._start_stage(stage, resume)
+            datasets = {
+                "dataset_train": CallbackDataset(train),
+                "dataset_valid": valid and CallbackDataset(valid),
+            }
+            params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
+            batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
+            held_out = None if valid is None else self.get_iterator(valid, training=False)
+            best = BestWeights(self.network, patience, _TOLERANCE * patience)
+            calibrated_loss = CalibratedLoss()
+            stop = False
+            progress.begin_stage(stage, max_epochs)
+            self.notify("on_train_begin", X=train.data, y=train.target)
+            for _ in range(max_epochs):
+                progress.begin_epoch()
+                self.notify("on_epoch_begin", **datasets)
+                # skorch counts the epochs of the stage.
+                self.history.record("epoch", len(self._past) + len(self.history))
+                self.history.record("stage", stage)
+                stop = before_epoch()
+                with gradients_it_takes(self.optimizer_):
+                    self.run_single_epoch(
+                        batches, training=True, prefix="train", step_fn=self.train_step
+                    )
                 self.run_single_epoch(
-                    batches, training=True, prefix="train", step_fn=self.train_step
+                    held_out, training=False, prefix="valid", step_fn=self.validation_step
                 )
-            self.run_single_epoch(
-                held_out, training=False, prefix="valid", step_fn=self.validation_step
-            )
-            check_losses(self.history[-1], self.lr)
-            with explained(held_out is not None):
-                stop |= self._notify_epoch_end(datasets)
-            if valid is not None:
-                clean_log_proba, log_column = self.label_factors(valid)
-                loss = calibrated_loss(clean_log_proba, log_column, valid.weight)
-                self.history.record("calibrated_valid_loss", loss)
-                stop |= best.update(loss)
-            if self._best_epoch is not None:
-                self._best_epoch.update(self.network, self.history[-1], valid)
-            stop |= progress.end_epoch()
-            if stop:
-                break
-        n_epochs = len(self.history)
-        best.restore()
-        self.notify("on_train_end", X=train.data, y=train.target)
-        progress.end_stage()
-        self._past, self.history_ = [], self.whole_history()
-        return StageEnd(best.best_epoch or n_epochs, stop)
+                check_losses(self.history[-1], self.lr)
+                with explained(held_out is not None):
+                    stop |= self._notify_epoch_end(datasets)
+                if valid is not None:
+                    clean_log_proba, log_column = self.label_factors(valid)
+                    loss = calibrated_loss(clean_log_proba, log_column, valid.weight)
+                    self.history.record("calibrated_valid_loss", loss)
+                    stop |= best.update(loss)
+                if self._best_epoch is not None:
+                    self._best_epoch.update(self.network, self.history[-1], valid)
+                stop |= progress.end_epoch()
+                if stop:
+                    break
+            n_epochs = len(self.history)
+            best.restore()
+            self.notify("on_train_end", X=train.data, y=train.target)
+            progress.end_stage()
+            self._past, self.history_ = [], self.whole_history()
+            return StageEnd(best.best_epoch or n_epochs, stop)
+
+    def _threads_that_pay(self) -> int | None:
+        """Return one where steps are small, which then take longer with more; None is all."""
+        n_multiplications = self.network.multiplications_per_row()
+        few = _MOST_MULTIPLICATIONS_FOR_ONE_THREAD // self.batch_size
+        small = n_multiplications is not None and n_multiplications <= few
+        return 1 if small and torch.device(self.device).type == "cpu" else None
 
     def whole_history(self) -> History:
         """All epochs, those of a stage that is not over included."""

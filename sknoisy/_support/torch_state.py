@@ -40,6 +40,19 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def torch_threads(n_threads: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads inside the block; None leaves them as they are."""
+    before = torch.get_num_threads()
+    if n_threads in (None, before):
+        yield
+        return
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, before)
+        torch.set_num_threads(n_threads)
+        yield
+
+
 class _SinglePrecision:
     """Make float32 the default type while a thread is inside.
 

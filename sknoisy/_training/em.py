@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
 from sknoisy._net.net import SkorchNet, StageEnd
+from sknoisy._transition.counts import soft_counts
 
 
 def train_em(
@@ -53,7 +54,12 @@ def train_em(
         log_joint = net.clean_log_proba(dataset) + log_column
         posterior[at], evidence = F.posterior_and_evidence(log_joint)
         if learn_transition:
-            counts = F.soft_counts(posterior[at], target, data.n_classes, weight)
+            counts = soft_counts(
+                posterior[at].numpy(),
+                target.numpy(),
+                data.n_classes,
+                None if weight is None else weight.numpy(),
+            )
             noise.maximise(counts, net.transition_prior * float(counts.sum()))
         log_likelihood = float(np.average(evidence.numpy(), weights=weight))
         net.history.record("log_likelihood", log_likelihood)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sknoisy._data.training_data import TrainingData
-from sknoisy._model import equations as F
 from sknoisy._net.net import SkorchNet
+from sknoisy._transition.counts import expected_transition
 
 
 def summary(
@@ -72,7 +72,7 @@ def summarise(net: SkorchNet, data: TrainingData) -> tuple[np.ndarray, np.ndarra
     if noise is None:
         transition = np.eye(data.n_classes)
     elif noise.depends_on_features:
-        transition = F.expected_transition(joint, smallest=0.0).numpy()
+        transition = expected_transition(joint.numpy(), smallest=0.0)
     else:
         transition = noise.matrix()
     return (prior / prior.sum()).numpy(), transition

@@ -23,6 +23,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 from sknoisy._support.validation import FloatArray
+from sknoisy._transition.counts import floored
 
 #: Below this log-probability a class is out of the question; what is above it is sharpened.
 _SMALLEST_LOG_PROBA = -50.0
@@ -166,13 +167,9 @@ def most_likely_transition(
         counts = gradient * transition
         mass = counts.sum(axis=1, keepdims=True)
         gap = float((gradient.max(axis=1) - mass[:, 0]).sum())
-        return floored(counts / mass), value, gap
+        return floored(counts / mass, _SMALLEST_TRANSITION), value, gap
 
-    def floored(transition: FloatArray) -> FloatArray:
-        transition = np.maximum(transition, _SMALLEST_TRANSITION)
-        return transition / transition.sum(axis=1, keepdims=True)
-
-    transition, best = floored(start), -np.inf
+    transition, best = floored(start, _SMALLEST_TRANSITION), -np.inf
     safe = transition
     for _ in range(_MAX_STEPS):
         first, value, gap = step(transition)
@@ -186,7 +183,8 @@ def most_likely_transition(
         change, bend = first - transition, safe - 2 * first + transition
         length = np.sqrt((change**2).sum() / max((bend**2).sum(), 1e-300))
         if length > 1:
-            transition = floored(transition + 2 * length * change + length**2 * bend)
+            further = transition + 2 * length * change + length**2 * bend
+            transition = floored(further, _SMALLEST_TRANSITION)
         else:
             transition = safe
     if best == -np.inf:  # the last extrapolation went too far as well

@@ -14,12 +14,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
-from sknoisy._model import equations as F
 from sknoisy._support.threads import threads_for_classes
 from sknoisy._transition.calibration import (
     Recalibration,
@@ -28,6 +25,7 @@ from sknoisy._transition.calibration import (
     uniform_noise,
     with_pooled_noise,
 )
+from sknoisy._transition.counts import expected_transition, soft_counts
 from sknoisy._transition.mixture import (
     NoisyMixture,
     fit_noisy_mixture,
@@ -80,7 +78,7 @@ def confusion_start(
     -------
     ndarray of shape (true, observed)
     """
-    return _transition_from_shares(np.exp(log_proba), target, weight)
+    return _matrix_of(np.exp(log_proba), target, weight)
 
 
 def hard_start(
@@ -102,8 +100,8 @@ def hard_start(
     -------
     ndarray of shape (true, observed)
     """
-    shares = np.eye(log_proba.shape[1])[log_proba.argmax(axis=1)]
-    return _transition_from_shares(shares, target, weight)
+    responsibility = np.eye(log_proba.shape[1])[log_proba.argmax(axis=1)]
+    return _matrix_of(responsibility, target, weight)
 
 
 def confident_start(
@@ -134,8 +132,8 @@ def confident_start(
         threshold = np.bincount(target, own, n_classes) / mass
     confident = proba >= np.where(mass > 0, threshold, np.inf)
     likeliest = np.where(confident, proba, -1.0).argmax(axis=1)
-    shares = np.eye(n_classes)[likeliest] * confident.any(axis=1, keepdims=True)
-    return _transition_from_shares(shares, target, weight)
+    responsibility = np.eye(n_classes)[likeliest] * confident.any(axis=1, keepdims=True)
+    return _matrix_of(responsibility, target, weight)
 
 
 def cluster_start(
@@ -169,8 +167,9 @@ def cluster_start(
     with threads_for_classes(log_proba.shape[1]):
         kmeans = _fit_clusters(log_proba[rows], weights, random_state)
         clusters = kmeans.predict(_roots(log_proba))
-    counts = _counts(np.eye(log_proba.shape[1])[clusters], target, weight)
-    return F.expected_transition(counts[heaviest_diagonal(counts.numpy())]).numpy()
+    n_classes = log_proba.shape[1]
+    counts = soft_counts(np.eye(n_classes)[clusters], target, n_classes, weight)
+    return expected_transition(counts[heaviest_diagonal(counts)])
 
 
 def calibrated_start(
@@ -363,16 +362,8 @@ def _roots(log_proba: np.ndarray) -> np.ndarray:
     return np.exp(0.5 * log_proba.astype(np.float64))
 
 
-def _transition_from_shares(
-    shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None
+def _matrix_of(
+    responsibility: np.ndarray, target: np.ndarray, weight: np.ndarray | None
 ) -> np.ndarray:
-    return F.expected_transition(_counts(shares, target, weight)).numpy()
-
-
-def _counts(shares: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Tensor:
-    return F.soft_counts(
-        torch.from_numpy(shares),
-        torch.from_numpy(target),
-        shares.shape[1],
-        None if weight is None else torch.from_numpy(weight),
-    )
+    counts = soft_counts(responsibility, target, responsibility.shape[1], weight)
+    return expected_transition(counts)

@@ -160,10 +160,11 @@ def threads() -> None:
     from contenders import PROBLEMS, make_classifier, make_problem
     from threadpoolctl import threadpool_limits
 
+    from sknoisy._net import net
     from sknoisy._support import threads
     from sknoisy._transition import starts
 
-    threads._MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 0
+    net._MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 0
     threads._MOST_CLASSES_FOR_ONE_THREAD = 0
     middle = {"n_samples": 10_000, "n_features": 100, "hidden_layer_sizes": (200,)}
     for name, settings in {**PROBLEMS, "10k x 100, 200": {**middle, "batch_size": 256}}.items():

@@ -14,8 +14,10 @@ def run(program):
     ).stdout
 
 
-@pytest.mark.parametrize("name", ["sknoisy.noise", "sknoisy.metrics", "sknoisy.inspection"])
-def test_noise_metrics_and_inspection_load_neither_torch_nor_skorch(name):
+@pytest.mark.parametrize(
+    "name", ["sknoisy.noise", "sknoisy.metrics", "sknoisy.inspection", "sknoisy._transition.starts"]
+)
+def test_what_needs_neither_torch_nor_skorch_loads_neither(name):
     program = f"import sys, {name}; print({{'torch', 'skorch'}} & sys.modules.keys())"
     assert run(program) == "set()\n"
 
