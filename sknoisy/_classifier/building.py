@@ -1,12 +1,14 @@
-"""From the parameters of a classifier to a plan of the training and a net."""
+"""From the parameters of a classifier to the configuration of the training and a net."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from sknoisy._data.batches import ArrayBatches, ArrayDataset
@@ -22,8 +24,8 @@ from sknoisy._training.stages import TrainingConfig
 _ROWS_TO_LOOK_AT = 64
 
 
-def check_combinations(classifier: Any) -> None:
-    """Refuse parameters that exclude each other."""
+def check_parameters(classifier: Any) -> None:
+    """Refuse parameters that exclude each other, and parts that cannot be built."""
     check_routed(classifier._routed())
     _check_device(classifier.device)
     classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
@@ -74,57 +76,76 @@ def _check_optimizer(classifier: Any) -> None:
             raise TypeError(f"it made {type(made).__name__}.")
 
 
-def resolve_config(classifier: Any, data: TrainingData, classes: np.ndarray) -> TrainingConfig:
-    """Resolve what depends on the size of the data."""
-    init = classifier.transition_init
+def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
+    """Resolve every "auto", and what depends on the labels."""
+    init, n_rows = classifier.transition_init, len(data)
     if not isinstance(init, str):
-        init = check_transition_matrix(init, len(classes), "transition_init")
+        init = check_transition_matrix(init, data.n_classes, "transition_init")
     n_targets = classifier.n_noise_targets
-    if n_targets is not None and n_targets > len(classes):
+    if n_targets is not None and n_targets > data.n_classes:
         raise ValueError(
-            f"`n_noise_targets` must be at most the number of classes, {len(classes)}; got "
+            f"`n_noise_targets` must be at most the number of classes, {data.n_classes}; got "
             f"{n_targets}."
         )
-    n_samples = len(data)
-    hold_out = classifier.early_stopping
-    hold_out = n_samples >= 2000 if hold_out == "auto" else bool(hold_out)
+    batch_size = classifier.batch_size
+    if batch_size == "auto":
+        batch_size = 256 if n_rows <= 256 else int(np.clip(n_rows // 20, 64, 256))
     max_epochs = classifier.max_epochs
+    if max_epochs == "auto":
+        steps = -(-n_rows // batch_size)
+        max_epochs = 150 if n_rows < 64 else max(40, -(-20_000 // steps))
+    hold_out = classifier.early_stopping
     return TrainingConfig(
         noise_model=classifier.noise_model,
         method=classifier.method,
         transition_init=init,
         learn_transition=classifier.learn_transition,
         select_noise_model=classifier.select_noise_model,
-        max_epochs=_most_epochs(classifier, n_samples) if max_epochs == "auto" else max_epochs,
+        max_epochs=max_epochs,
         max_em_iter=classifier.max_em_iter,
         tol=classifier.tol,
-        hold_out=hold_out,
-        stop_by_folds=classifier.early_stopping == "auto" or max_epochs == "auto",
+        hold_out=n_rows >= 2000 if hold_out == "auto" else bool(hold_out),
+        stop_by_folds="auto" in (classifier.early_stopping, classifier.max_epochs),
         validation_fraction=classifier.validation_fraction,
         n_iter_no_change=classifier.n_iter_no_change,
         n_noise_targets=n_targets,
+        batch_size=int(batch_size),
+        keep_interrupted=classifier.on_interrupt == "keep",
+        log_class_weight=_log_class_weight(classifier, data),
     )
 
 
-def _most_epochs(classifier: Any, n_samples: int) -> int:
-    if n_samples < 64:
-        return 150
-    steps = -(-n_samples // _batch_size(classifier, n_samples))
-    return max(40, -(-20_000 // steps))
-
-
-def _batch_size(classifier: Any, n_samples: int) -> int:
-    if classifier.batch_size != "auto":
-        return int(classifier.batch_size)
-    return 256 if n_samples <= 256 else int(np.clip(n_samples // 20, 64, 256))
+def _log_class_weight(classifier: Any, data: TrainingData) -> np.ndarray:
+    with parameter_error("class_weight", "hold a weight for each class"):
+        weight = compute_class_weight(
+            classifier.class_weight,
+            classes=data.classes,
+            y=data.classes[data.target],
+            sample_weight=data.weight,
+        )
+    if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+        raise ValueError(
+            "`class_weight` must hold finite weights that are not negative and not all zero; "
+            f"got {classifier.class_weight!r}."
+        )
+    return np.log(np.maximum(weight, np.finfo(np.float64).tiny))
 
 
 def build_net(
-    classifier: Any, data: TrainingData, classes: np.ndarray, *, resume: bool
-) -> SkorchNet:
-    """Return a net around a new network, or around a copy of the fitted one to go on with."""
+    classifier: Any, data: TrainingData, config: TrainingConfig, *, warm: bool
+) -> tuple[SkorchNet, TrainingData]:
+    """Return a net, and the data as its network takes them.
+
+    Parameters
+    ----------
+    classifier : NoisyLabelClassifier
+    data : TrainingData
+    config : TrainingConfig
+    warm : bool
+        Whether the net goes on from a copy of the fitted network, and not from a new one.
+    """
     net = SkorchNet(
-        _fitted_network(classifier, data, classes) if resume else _new_network(classifier, data),
+        _fitted_network(classifier, data) if warm else _new_network(classifier, data),
         classes=np.arange(data.n_classes),
         volume_penalty=classifier.volume_penalty,
         transition_prior=classifier.transition_prior,
@@ -132,7 +153,7 @@ def build_net(
         iterator_valid=classifier.iterator_valid or ArrayBatches,
         optimizer=classifier.optimizer,
         lr=classifier.lr,
-        batch_size=_batch_size(classifier, len(data)),
+        batch_size=config.batch_size,
         device=classifier.device,
         compile=classifier.compile,
         callbacks=None if classifier.callbacks is None else list(classifier.callbacks),
@@ -150,9 +171,33 @@ def build_net(
             data.dtype,
             classifier.device,
         )
-    if resume:
+    if warm:
         net.history.extend(classifier.net_.history)
-    return net
+    return net, _as_taken_by(net, data)
+
+
+def net_of_stream(
+    classifier: Any, data: TrainingData, config: TrainingConfig
+) -> tuple[SkorchNet, TrainingData]:
+    """Return the net that goes on with a stream, and the data as its network takes them.
+
+    It is the net of the last chunk, with its optimiser; a new one around a copy of the network
+    after a fit, for another learning rate or new columns of sparse data; or a new one.
+    """
+    fitted: SkorchNet | None = getattr(classifier, "net_", None)
+    if fitted is None:
+        return build_net(classifier, data, config, warm=False)
+    goes_on = fitted.has_optimizer and fitted.lr == classifier.lr
+    if goes_on and _knows_columns(fitted, data):
+        return fitted, _as_taken_by(fitted, data)
+    net, data = build_net(classifier, data, config, warm=True)
+    if goes_on:
+        net.take_over_steps(fitted)
+    return net, data
+
+
+def _as_taken_by(net: SkorchNet, data: TrainingData) -> TrainingData:
+    return replace(data, dtype=net.dtype, keep_sparse=net.network.takes_sparse)
 
 
 def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
@@ -177,11 +222,11 @@ def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
     return network
 
 
-def _fitted_network(classifier: Any, data: TrainingData, classes: np.ndarray) -> NoisyLabelModule:
-    if not np.array_equal(classes, classifier.classes_):
+def _fitted_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
+    if not np.array_equal(data.classes, classifier.classes_):
         raise ValueError(
             "warm_start=True needs the classes of the first fit, "
-            f"{classifier.classes_.tolist()!r}; got {classes.tolist()!r}."
+            f"{classifier.classes_.tolist()!r}; got {data.classes.tolist()!r}."
         )
     network = copied(classifier.net_.network).cast_(data.dtype)
     if network.sparse_input is not None:
@@ -189,7 +234,7 @@ def _fitted_network(classifier: Any, data: TrainingData, classes: np.ndarray) ->
     return network
 
 
-def knows_columns(net: SkorchNet, data: TrainingData) -> bool:
+def _knows_columns(net: SkorchNet, data: TrainingData) -> bool:
     """Whether a net has weights for all columns of wide sparse data."""
     layer = net.network.sparse_input
     return layer is None or bool(np.isin(_columns_in(data.X), layer.columns.cpu()).all())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -13,16 +11,14 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from sknoisy._classifier.building import (
     build_net,
-    check_combinations,
-    knows_columns,
+    check_parameters,
+    net_of_stream,
     resolve_config,
 )
 from sknoisy._classifier.parameters import RoutedParamsMixin
@@ -31,12 +27,11 @@ from sknoisy._classifier.prediction import PredictionMixin
 from sknoisy._classifier.rollback import restore_on_error
 from sknoisy._data.training_data import TrainingData, validate_training_data
 from sknoisy._net.net import SkorchNet
-from sknoisy._net.progress import FitProgress
-from sknoisy._support.random import draw_seed, new_rng, torch_seeded
+from sknoisy._net.progress import fit_progress
+from sknoisy._support.random import new_rng, seeded
 from sknoisy._support.torch_state import plain_torch
-from sknoisy._support.validation import parameter_error
 from sknoisy._training.checks import warn_of_unreliable_fit
-from sknoisy._training.stages import Trainer
+from sknoisy._training.stages import TrainingConfig, train
 from sknoisy._training.stream import Stream, fit_chunk, stream_classes, supports_partial_fit
 from sknoisy._training.summary import summary
 
@@ -383,39 +378,19 @@ class NoisyLabelClassifier(
         MemoryError
             If the weights of the c-model cannot be trained in the memory there is.
         """
-        check_combinations(self)
-        resume = self.warm_start and hasattr(self, "net_")
-        data, classes = validate_training_data(
-            self, X, y, sample_weight, self.device, reset=not resume
-        )
-        config = resolve_config(self, data, classes)
-        stream = new_rng(self.random_state)
-        with torch_seeded(draw_seed(stream), self.device):
-            net = build_net(self, data, classes, resume=resume)
-            data = replace(data, keep_sparse=net.network.takes_sparse)
-            state = self._fitted_state(net, data, classes)
-            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
-            net.check_callbacks(held_out=config.hold_out)
-            trainer = Trainer(net, data, config, stream, progress)
-            if self.on_interrupt == "keep":
-                net.keep_best_epoch()
-            try:
-                trainer.run()
-            except KeyboardInterrupt:
-                kept = net.end_interrupted(data.X, data.target)
-                if kept is None:
-                    raise
-                progress.end_interrupted()
-                warnings.warn(f"The fit is not complete. {kept}", ConvergenceWarning, stacklevel=5)
-            self.__dict__.update(state | summary(net, data))
-            self.initial_transition_matrix_ = trainer.initial_transition
-            self.noise_model_ = net.network.noise_model
-            self.selection_ = [c.report(trainer.candidates[0]) for c in trainer.candidates]
-            warn_of_unreliable_fit(net, data, trainer, classes, self.transition_matrix_)
+        check_parameters(self)
+        warm = self.warm_start and hasattr(self, "net_")
+        data = validate_training_data(self, X, y, sample_weight, reset=not warm)
+        config = resolve_config(self, data)
+        with seeded(self.random_state, self.device) as rng:
+            net, data = build_net(self, data, config, warm=warm)
+            fitted = partial(self._fitted, net, data, config)
+            with fit_progress(self, X, y, fitted) as progress:
+                trainer = train(net, data, config, rng, progress)
+                self._set_fitted(fitted(), trainer.initial_transition, trainer.report())
+                warn_of_unreliable_fit(net, data, trainer, self.transition_matrix_)
         self._stream: Stream | None = None
-        net.end_training()
         net.forget_training()
-        progress.end()
         return self
 
     @available_if(supports_partial_fit)
@@ -458,65 +433,52 @@ class NoisyLabelClassifier(
         NoisyLabelClassifier
             The estimator itself. It can predict after each call.
         """
-        check_combinations(self)
-        resume = hasattr(self, "net_")
-        labels = stream_classes(self, classes)
-        data, labels = validate_training_data(
+        check_parameters(self)
+        warm = hasattr(self, "net_")
+        data = validate_training_data(
             self,
             X,
             y,
             sample_weight,
-            self.device,
-            reset=not resume,
-            classes=labels,
-            dtype=self.net_.dtype if resume else None,
+            reset=not warm,
+            classes=stream_classes(self, classes),
+            dtype=self.net_.dtype if warm else None,
         )
-        config = resolve_config(self, data, labels)
+        config = resolve_config(self, data)
         stream = getattr(self, "_stream", None) or Stream(
-            new_rng(self.random_state), follow_columns=not resume
+            new_rng(self.random_state), follow_columns=not warm
         )
-        with torch_seeded(draw_seed(stream.random_state), self.device):
-            goes_on = resume and self.net_.has_optimizer and self.net_.lr == self.lr
-            if goes_on and knows_columns(self.net_, data):
-                net = self.net_
-            else:
-                net = build_net(self, data, labels, resume=resume)
-            if goes_on and net is not self.net_:
-                net.take_over_steps(self.net_)
-            data = replace(data, dtype=net.dtype, keep_sparse=net.network.takes_sparse)
-            state = self._fitted_state(net, data, labels)
-            progress = FitProgress(self, X, y, fitted=lambda: state | summary(net, data))
-            net.check_callbacks(held_out=False)
-            start = fit_chunk(net, data, config, stream, progress)
-            net.end_training()
-            running_prior = partial(stream.running_prior, n_rows=len(data))
-            unknown = self.noise_model is not None and net.network.noise is None
-            self.__dict__.update(
-                state | summary(net, data, running_prior, noise_is_unknown=unknown)
-            )
-            self.noise_model_ = net.network.noise_model
-            self.selection_ = []
+        with seeded(stream.random_state, self.device):
+            net, data = net_of_stream(self, data, config)
+            fitted = partial(self._fitted, net, data, config)
+            with fit_progress(self, X, y, fitted) as progress:
+                start = fit_chunk(net, data, config, stream, progress)
+                self._set_fitted(fitted(**stream.account_of(net, data, config)), start)
         self._stream = stream
-        if start is not None or not hasattr(self, "initial_transition_matrix_"):
-            self.initial_transition_matrix_ = np.eye(len(labels)) if start is None else start
-        progress.end()
         return self
 
-    def _fitted_state(
-        self, net: SkorchNet, data: TrainingData, classes: np.ndarray
+    def _fitted(
+        self, net: SkorchNet, data: TrainingData, config: TrainingConfig, **of_stream: Any
     ) -> dict[str, Any]:
-        """Return the attributes that prediction needs, at any time of the fit."""
-        with parameter_error("class_weight", "hold a weight for each class"):
-            weight = compute_class_weight(
-                self.class_weight,
-                classes=classes,
-                y=classes[data.target],
-                sample_weight=data.weight,
-            )
-        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
-            raise ValueError(
-                "`class_weight` must hold finite weights that are not negative and not all zero; "
-                f"got {self.class_weight!r}."
-            )
-        log_weight = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
-        return {"net_": net, "classes_": classes, "_log_class_weight": log_weight}
+        """Return the fitted attributes as they are, at any time of the fit."""
+        return {
+            "net_": net,
+            "classes_": data.classes,
+            "_log_class_weight": config.log_class_weight,
+            "noise_model_": net.network.noise_model,
+            **summary(net, data, **of_stream),
+        }
+
+    def _set_fitted(
+        self,
+        fitted: dict[str, Any],
+        initial_transition: np.ndarray | None,
+        selection: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Set the fitted attributes; without a matrix the start stays where it was."""
+        self.__dict__.update(fitted)
+        self.selection_ = list(selection)
+        if initial_transition is not None:
+            self.initial_transition_matrix_ = initial_transition
+        elif not hasattr(self, "initial_transition_matrix_"):
+            self.initial_transition_matrix_ = np.eye(len(self.classes_))

@@ -31,7 +31,8 @@ class TrainingData:
         Encoded observed labels.
     weight : ndarray of shape (n_samples,) or None
         Sample weights of mean one.
-    n_classes : int
+    classes : ndarray of shape (n_classes,)
+        The sorted labels.
     dtype : torch.dtype
         Floating point type of the network.
     keep_sparse : bool, default=False
@@ -41,12 +42,17 @@ class TrainingData:
     X: Any
     target: np.ndarray
     weight: np.ndarray | None
-    n_classes: int
+    classes: np.ndarray
     dtype: torch.dtype
     keep_sparse: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
 
     def label_counts(self) -> np.ndarray:
         """Return how many rows have each observed label, shape (n_classes,)."""
@@ -89,24 +95,22 @@ def validate_training_data(
     estimator: Any,
     X: Any,
     y: Any,
-    sample_weight: Any,
-    device: str | torch.device,
+    sample_weight: Any = None,
     *,
     reset: bool = True,
     classes: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
-) -> tuple[TrainingData, np.ndarray]:
+) -> TrainingData:
     """Validate and encode training data.
 
     Parameters
     ----------
     estimator : NoisyLabelClassifier
-        Gets the number and the names of the features.
+        Gets the number and the names of the features. With its `device` another than the CPU,
+        float64 data are computed in float32.
     X : array-like or CSR of shape (n_samples, ...)
     y : array-like of shape (n_samples,)
     sample_weight : array-like of shape (n_samples,) or None
-    device : str or torch.device
-        float64 data stay in float64 on the CPU; other devices compute in float32.
     reset : bool, default=True
         False compares the features with those of the last fit.
     classes : ndarray of shape (n_classes,), default=None
@@ -116,16 +120,14 @@ def validate_training_data(
 
     Returns
     -------
-    data : TrainingData
+    TrainingData
         Without the rows of weight zero.
-    classes : ndarray of shape (n_classes,)
-        The sorted labels.
     """
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    if torch.device(device).type != "cpu":
+    if torch.device(estimator.device).type != "cpu":
         dtype = torch.float32
     network_type = None if dtype is None else NUMPY_TYPES[dtype]
     X = validation.check_features(estimator, X, reset=reset, network_type=network_type)
@@ -143,4 +145,4 @@ def validate_training_data(
         weight = weight / weight.mean()
     if dtype is None:
         dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
-    return TrainingData(X, target, weight, len(classes), dtype), classes
+    return TrainingData(X, target, weight, classes, dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.callback import CallbackSupportMixin
@@ -69,3 +70,13 @@ class FitProgress:
     def end(self) -> None:
         """End the fit."""
         self._fit.call_on_fit_task_end(**self._end)
+
+
+@contextmanager
+def fit_progress(
+    estimator: CallbackSupportMixin, X: Any, y: Any, fitted: Callable[[], dict[str, Any]]
+) -> Iterator[FitProgress]:
+    """Tell scikit-learn's callbacks of the fit inside the block; parameters as of `FitProgress`."""
+    progress = FitProgress(estimator, X, y, fitted)
+    yield progress
+    progress.end()

@@ -85,3 +85,19 @@ def torch_seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def seeded(
+    random_state: Any, device: str | torch.device = "cpu"
+) -> Iterator[np.random.RandomState]:
+    """Give the generator of the seeds of a fit, with torch seeded from it inside the block.
+
+    Parameters
+    ----------
+    random_state, device
+        As for `new_rng` and `torch_seeded`.
+    """
+    rng = new_rng(random_state)
+    with torch_seeded(draw_seed(rng), device):
+        yield rng

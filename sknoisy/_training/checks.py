@@ -22,7 +22,6 @@ def warn_of_unreliable_fit(
     net: SkorchNet,
     data: TrainingData,
     trainer: Trainer,
-    classes: np.ndarray,
     transition: np.ndarray,
 ) -> None:
     """Warn once for each reason to doubt a fit.
@@ -34,12 +33,10 @@ def warn_of_unreliable_fit(
     data : TrainingData
     trainer : Trainer
         After training.
-    classes : ndarray of shape (n_classes,)
-        The labels.
     transition : ndarray of shape (true, observed)
         What was learned of the noise.
     """
-    for message in _doubts(net, data, trainer, classes, transition):
+    for message in _doubts(net, data, trainer, transition):
         warnings.warn(message, UnreliableFitWarning, stacklevel=6)  # the call of fit
 
 
@@ -47,7 +44,6 @@ def _doubts(
     net: SkorchNet,
     data: TrainingData,
     trainer: Trainer,
-    classes: np.ndarray,
     transition: np.ndarray,
 ) -> Iterator[str]:
     config = trainer.config
@@ -69,7 +65,7 @@ def _doubts(
         return
     estimated = isinstance(config.transition_init, str) and config.transition_init != "confusion"
     if estimated and not trainer.supported.all():
-        left_out = _names(classes[~trainer.supported])
+        left_out = _names(data.classes[~trainer.supported])
         yield (
             f"Classes with fewer than {FEWEST_LABELS} observed labels cannot support an estimate "
             f"of their noise: the labels of {left_out} are assumed correct. Collect more labels "
@@ -84,9 +80,10 @@ def _doubts(
     own = np.diag(transition)
     doubtful = own < transition.max(axis=1)
     if doubtful.any():
+        named = _names(data.classes[doubtful])
         yield (
-            f"For the true class {_names(classes[doubtful])} another label is likelier than its "
-            "own: the classes may have been confused with one another, since labels alone do not "
+            f"For the true class {named} another label is likelier than its own: the "
+            "classes may have been confused with one another, since labels alone do not "
             "tell which is which. Look at `transition_matrix_`, and compare with "
             "noise_model=None."
         )

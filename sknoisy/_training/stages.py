@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from sknoisy._data.batches import ArrayDataset
@@ -55,7 +57,19 @@ _STAGES = ("baseline", "start", "s", "c", "em")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train; the fields are the parameters of the classifier."""
+    """How to train: the parameters of the classifier with every "auto" resolved.
+
+    Attributes
+    ----------
+    hold_out : bool
+        `early_stopping`: whether rows are held out.
+    stop_by_folds : bool
+        Whether the length of a training on all rows is that of trainings on halves of them.
+    keep_interrupted : bool
+        `on_interrupt`: whether an interrupted fit ends with its best epoch.
+    log_class_weight : ndarray of shape (n_classes,)
+        Logarithms of `class_weight`.
+    """
 
     noise_model: str | None
     method: str
@@ -69,7 +83,10 @@ class TrainingConfig:
     stop_by_folds: bool
     validation_fraction: float
     n_iter_no_change: int
-    n_noise_targets: int | None = None
+    n_noise_targets: int | None
+    batch_size: int
+    keep_interrupted: bool
+    log_class_weight: np.ndarray
 
 
 class Fold(NamedTuple):
@@ -77,6 +94,42 @@ class Fold(NamedTuple):
 
     train: np.ndarray | None
     valid: np.ndarray | None
+
+
+def train(
+    net: SkorchNet,
+    data: TrainingData,
+    config: TrainingConfig,
+    rng: np.random.RandomState,
+    progress: FitProgress,
+) -> Trainer:
+    """Take a net through its stages; an interrupted one ends with its best epoch if it is told to.
+
+    Parameters
+    ----------
+    net, data, config, rng, progress
+        As for `Trainer`.
+
+    Returns
+    -------
+    Trainer
+        What was tried, and what was chosen.
+    """
+    net.check_callbacks(held_out=config.hold_out)
+    trainer = Trainer(net, data, config, rng, progress)
+    if config.keep_interrupted:
+        net.keep_best_epoch()
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        kept = net.end_interrupted(data.X, data.target)
+        if kept is None:
+            raise
+        progress.end_interrupted()
+        message = f"The fit is not complete. {kept}"
+        warnings.warn(message, ConvergenceWarning, stacklevel=6)  # the call of fit
+    net.end_training()
+    return trainer
 
 
 class Trainer:
@@ -149,7 +202,11 @@ class Trainer:
         last = self.chosen
         if last is not None and last.last_change is not None:
             config = self.config
-            warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=7)
+            warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=8)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what a user may want to know of the candidates."""
+        return [candidate.report(self.candidates[0]) for candidate in self.candidates]
 
     # Candidates
 

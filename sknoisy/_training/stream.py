@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,15 @@ class Stream:
         self.n_rows += n_rows
         self.prior = self.prior + (prior - self.prior) * n_rows / self.n_rows
         return np.asarray(self.prior)
+
+    def account_of(
+        self, net: SkorchNet, data: TrainingData, config: TrainingConfig
+    ) -> dict[str, Any]:
+        """Return what `summary` must know of a chunk: the rows before it, and what is unknown."""
+        return {
+            "running_prior": partial(self.running_prior, n_rows=len(data)),
+            "noise_is_unknown": config.noise_model is not None and net.network.noise is None,
+        }
 
     def standardize(self, net: SkorchNet, data: TrainingData) -> None:
         """Let the default network standardise its input by all rows so far."""
@@ -257,6 +267,7 @@ def fit_chunk(
     ndarray of shape (true, observed) or None
         Where the noise layer starts, if it starts with these rows.
     """
+    net.check_callbacks(held_out=False)
     stream.standardize(net, data)
     if stream.baseline is not None:
         stream.judge(net, data, config)
@@ -291,4 +302,5 @@ def fit_chunk(
         progress=progress,
         resume=True,
     )
+    net.end_training()
     return start

@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition, random_transition, uniform_transition
 
@@ -121,6 +122,14 @@ def test_without_a_noise_model_the_matrix_is_the_identity():
 
 
 # --- Expectation maximisation -------------------------------------------------------------------
+
+
+def test_a_doubt_about_a_fit_points_to_its_call():
+    random = np.random.RandomState(0)
+    X, y = random.normal(size=(200, 3)), random.randint(2, size=200)
+    with pytest.warns(UnreliableFitWarning, match="no better than by their frequencies") as seen:
+        classifier().fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 def test_em_warns_once_with_advice_when_it_did_not_converge():

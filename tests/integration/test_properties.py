@@ -244,10 +244,10 @@ def test_a_stream_gives_distributions_or_advice(problem):
 def test_labels_are_encoded_in_the_order_of_the_classes(problem):
     problem = problem._replace(scale=1.0)
     X, y, weight = problem.data()
-    data, classes = validate_training_data(NoisyLabelClassifier(), X, y, weight, "cpu")
+    data = validate_training_data(NoisyLabelClassifier(), X, y, weight)
     kept = slice(None) if weight is None else weight > 0
-    assert_array_equal(classes[data.target], y[kept])
-    assert_array_equal(classes, np.unique(y[kept]))
+    assert_array_equal(data.classes[data.target], y[kept])
+    assert_array_equal(data.classes, np.unique(y[kept]))
     assert data.weight is None or np.isclose(data.weight.mean(), 1.0)
 
 
