@@ -71,10 +71,13 @@ class StageEnd(NamedTuple):
         The epoch whose weights were kept, counted from one.
     stopped : bool
         Whether the stage ended before its epochs did.
+    lowest_loss : float
+        The calibrated held-out loss of the best epoch; infinite without held-out rows.
     """
 
     best_epoch: int
     stopped: bool
+    lowest_loss: float
 
 
 class SkorchNet(NeuralNetClassifier):
@@ -230,7 +233,7 @@ class SkorchNet(NeuralNetClassifier):
             self.notify("on_train_end", X=train.data, y=train.target)
             progress.end_stage()
             self._past, self.history_ = [], self.whole_history()
-            return StageEnd(best.best_epoch or n_epochs, stop)
+            return StageEnd(best.best_epoch or n_epochs, stop, best.lowest)
 
     def _threads_that_pay(self) -> int | None:
         """Return one where steps are small, which then take longer with more; None is all."""

@@ -532,7 +532,7 @@ class Trainer:
         (fold,) = self.folds
         self._reseed("start", 0)
         self.net.network.attach_class_noise(transition, n_targets=self.config.n_noise_targets)
-        self.net.train_stage(
+        end = self.net.train_stage(
             "start",
             self.data.dataset(fold.train),
             self.held_out,
@@ -541,7 +541,7 @@ class Trainer:
             generator=self.generator,
             progress=self.progress,
         )
-        return min(self.net.history[-n_epochs:, "calibrated_valid_loss"])
+        return end.lowest_loss
 
     def _make_folds(self) -> list[Fold]:
         """Return the ways to hold rows out."""
