@@ -270,8 +270,9 @@ class Trainer:
                 self._restore(before.states[number])
             end = self._train(candidate, fold, number=number)
             clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
+            weight = None if self.data.weight is None else self.data.weight[fold.valid]
             log_likelihood[fold.valid] = sharpen(
-                clean_log_proba.numpy(), log_column.numpy()
+                clean_log_proba.numpy(), log_column.numpy(), weight
             ).log_likelihood
             candidate.epochs.append(end.best_epoch)
             candidate.states.append(self._state())

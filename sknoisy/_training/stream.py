@@ -185,7 +185,7 @@ class Stream:
         )
         if block is None:
             return
-        joint, alone = (sharpen(*block[at : at + 2]).log_likelihood for at in (0, 2))
+        joint, alone = (sharpen(*block[at : at + 2], block[-1]).log_likelihood for at in (0, 2))
         gain, error = _mean_and_error(joint - alone, block[-1])
         self.misses += 1
         if gain > _ERRORS * error:
@@ -222,9 +222,8 @@ def start_from_block(
     given = log_proba[seen], target[seen], weight[seen]
     n_classes = log_proba.shape[1]
     identity = np.where(np.eye(n_classes, dtype=bool), 0.0, -np.inf)[target]
-    plain = with_sharpness(
-        log_proba[unseen], identity[unseen], sharpen(given[0], identity[seen]).sharpness
-    ).log_likelihood
+    sharpness = sharpen(given[0], identity[seen], given[2]).sharpness
+    plain = with_sharpness(log_proba[unseen], identity[unseen], sharpness).log_likelihood
     calibrated = calibrate(*given, random_state=seed)
     assert calibrated.transition is not None
     column = np.log(calibrated.transition).T[target[unseen]]

@@ -239,9 +239,11 @@ def uniform_noise(rate: float, n_classes: int) -> FloatArray:
     return np.full((n_classes, n_classes), wrong) + (1.0 - n_classes * wrong) * np.eye(n_classes)
 
 
-def with_pooled_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:
+def with_pooled_noise(
+    log_proba: FloatArray, target: np.ndarray, weight: np.ndarray | None = None
+) -> Recalibration:
     """Fit sharpness and one rate of errors for all classes; parameters as of `fit_pooled_noise`."""
-    sharpness, rate = fit_pooled_noise(log_proba, target)
+    sharpness, rate = fit_pooled_noise(log_proba, target, weight)
     transition = uniform_noise(rate, log_proba.shape[1])
     log_column = np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[target]
     fit = with_sharpness(log_proba, log_column, sharpness, n_parameters=2)
@@ -262,7 +264,9 @@ def without_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:
     return sharpen(log_proba, log_column)._replace(transition=identity)
 
 
-def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
+def sharpen(
+    log_proba: FloatArray, log_column: FloatArray, weight: np.ndarray | None = None
+) -> Recalibration:
     """Fit the sharpness alone, where the noise of each row is given.
 
     Parameters
@@ -270,6 +274,8 @@ def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
     log_proba : ndarray of shape (n_samples, true)
     log_column : ndarray of shape (n_samples, true)
         Element (t, i) is the log-probability of the observed label of row t if i is true.
+    weight : ndarray of shape (n_samples,), default=None
+        Sample weights.
 
     Returns
     -------
@@ -279,7 +285,7 @@ def sharpen(log_proba: FloatArray, log_column: FloatArray) -> Recalibration:
 
     def loss(log_sharpness: float) -> float:
         clean = log_softmax(np.exp(log_sharpness) * log_proba, axis=1)
-        return -float(logsumexp(clean + log_column, axis=1).sum())
+        return -float(np.average(logsumexp(clean + log_column, axis=1), weights=weight))
 
     found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded")
     return with_sharpness(log_proba, log_column, float(np.exp(found.x)))

@@ -203,7 +203,9 @@ def calibrated_start(
     """
     found = calibrate(log_proba, target, weight, random_state=random_state)
     assert found.transition is not None
-    return Estimate(found.transition, float(found.log_likelihood.mean()))
+    rows = _calibration_rows(*log_proba.shape, random_state)
+    weight = None if weight is None else weight[rows]
+    return Estimate(found.transition, float(np.average(found.log_likelihood, weights=weight)))
 
 
 def calibrate(
@@ -218,19 +220,23 @@ def calibrate(
     With more than 200 classes, whose rows few labels can tell apart, all keep the one rate.
     """
     n_classes = log_proba.shape[1]
-    rows: np.ndarray | slice = slice(None)
-    most = max(_FEWEST_CALIBRATION_ROWS, _CALIBRATION_ELEMENTS // n_classes)
-    if len(log_proba) > most:
-        rows = np.random.RandomState(random_state).permutation(len(log_proba))[:most]
+    rows = _calibration_rows(*log_proba.shape, random_state)
     log_proba, target = log_proba[rows].astype(np.float64), target[rows]
     weight = None if weight is None else weight[rows]
     with threads_for_classes(n_classes):
         _, rate = fit_pooled_noise(log_proba, target, weight)
         pooled = uniform_noise(rate, n_classes)
         if n_classes > _MOST_CLASSES_TO_CALIBRATE:
-            return with_pooled_noise(log_proba, target)
+            return with_pooled_noise(log_proba, target, weight)
         strength = _PSEUDO_LABELS / n_classes
         return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
+
+
+def _calibration_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
+    most = max(_FEWEST_CALIBRATION_ROWS, _CALIBRATION_ELEMENTS // n_classes)
+    if n_samples <= most:
+        return slice(None)
+    return np.random.RandomState(seed).permutation(n_samples)[:most]
 
 
 def with_own_label_likeliest(transition: np.ndarray) -> np.ndarray:

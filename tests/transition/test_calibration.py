@@ -62,6 +62,26 @@ def test_given_noise_is_kept(problem):
     assert found.sharpness == pytest.approx(2.0, rel=0.1)
 
 
+def test_weight_two_is_the_row_twice(problem):
+    log_proba, _, target = problem
+    log_proba, target = 2 * log_proba[:1500], target[:1500]
+    weight = np.random.RandomState(0).randint(0, 4, 1500)
+    column = np.log(T).T[target]
+    repeated = [np.repeat(a, weight, axis=0) for a in (log_proba, column, target)]
+    pairs = [
+        (sharpen(log_proba, column, weight), sharpen(*repeated[:2])),
+        (
+            calibration.with_pooled_noise(log_proba, target, weight),
+            calibration.with_pooled_noise(repeated[0], repeated[2]),
+        ),
+    ]
+    for weighted, expected in pairs:
+        assert weighted.sharpness == pytest.approx(expected.sharpness, rel=1e-2)
+    np.testing.assert_allclose(pairs[1][0].transition, pairs[1][1].transition, atol=2e-3)
+    ignored = sharpen(log_proba, column)
+    assert abs(ignored.sharpness - pairs[0][1].sharpness) > 1e-3
+
+
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 5, 6])
 def test_likelihood_is_that_of_the_matrix_wherever_em_is_cut_off(monkeypatch, problem, n_steps):
     log_proba, _, target = problem
