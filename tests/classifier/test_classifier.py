@@ -445,6 +445,20 @@ def test_balanced_counts_rows_by_their_weights():
     assert np.abs(unweighted.predict_proba(X) - one.predict_proba(X)).max() > 0.05
 
 
+def test_balanced_counts_the_weights_of_the_rows():
+    X, y = blobs()
+    weight = np.where(y == 2, 4.0, 1.0)
+    mass = np.bincount(y, weight)
+    by_hand = dict(enumerate(mass.sum() / (3 * mass)))
+    params = {"noise_model": None, "max_epochs": 5}
+    one = classifier(class_weight="balanced", **params).fit(X, y, weight)
+    other = classifier(class_weight=by_hand, **params).fit(X, y, weight)
+    assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-12)
+    ignored = classifier(class_weight=dict(enumerate(len(y) / (3 * np.bincount(y)))), **params)
+    difference = ignored.fit(X, y, weight).predict_proba(X) - one.predict_proba(X)
+    assert np.abs(difference).max() > 0.05
+
+
 # --- Randomness ---------------------------------------------------------------------------------
 
 

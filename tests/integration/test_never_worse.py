@@ -180,13 +180,6 @@ def overlapping(n_train):
     return X[:n_train], y[:n_train], X[n_train:]
 
 
-@cache
-def overlapping(n_train):
-    """Return two Gaussian classes without noise, which the softmax of a network fits exactly."""
-    X, y = make_blobs(n_train + 500, centers=[[0, 0], [2, 0], [0, 2]], random_state=0)
-    return X[:n_train], y[:n_train], X[n_train:]
-
-
 @pytest.mark.parametrize("n_train", [300, 2100])
 @pytest.mark.parametrize("model", ["s", "c", "em"])
 def test_without_noise_the_result_is_that_of_no_noise_model_to_the_last_bit(model, n_train):

@@ -114,6 +114,101 @@ def test_every_start_can_be_asked_for(init, stream):
     assert transition_matrix_error(classifier.transition_matrix_, np.eye(5)) < 0.3
 
 
+def test_the_noise_is_unknown_until_it_was_estimated(stream):
+    X, y = stream
+    y_observed = corrupt_labels(y, UNIFORM, random_state=0)
+    classifier = NoisyLabelClassifier(random_state=0, lr=5e-3, n_iter_no_change=2)
+    seen = []
+    for start in range(0, len(X), 500):
+        rows = slice(start, start + 500)
+        classifier.partial_fit(X[rows], y_observed[rows], classes=range(5))
+        seen.append((classifier.noise_model_, classifier.noise_rate_))
+        if classifier.noise_model_ is None:
+            assert_array_equal(classifier.transition_matrix_, np.eye(5))
+    models = [model for model, _ in seen]
+    assert models[0] is None
+    assert models[-1] == "s"
+    assert all(np.isnan(rate) == (model is None) for model, rate in seen)
+    assert seen[-1][1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_plain_training_has_no_noise_and_says_so(stream):
+    X, y = few(stream)
+    classifier = learn(NoisyLabelClassifier(noise_model=None, random_state=0), X, y, 200)
+    assert classifier.noise_rate_ == 0.0
+    assert classifier.noise_model_ is None
+    assert classifier.selection_ == []
+
+
+def test_a_stream_without_noise_stays_without_a_noise_model(stream):
+    X, y = stream
+    params = {"random_state": 0, "lr": 5e-3, "n_iter_no_change": 1}
+    classifier = learn(NoisyLabelClassifier(**params), X, y)
+    plain = learn(NoisyLabelClassifier(noise_model=None, **params), X, y)
+    assert classifier.noise_model_ is None or classifier.noise_rate_ < 0.05
+    assert classifier.score(X, y) > plain.score(X, y) - 0.02
+
+
+def test_a_wrong_start_is_taken_back_and_the_baseline_with_it(stream, monkeypatch):
+    X, y = stream
+    wrong = np.roll(uniform_transition(5, 0.3), 1, axis=1)
+    tried = []
+
+    def rigged(*args, **kwargs):
+        tried.append(True)
+        return wrong if len(tried) == 1 else None
+
+    monkeypatch.setattr("sknoisy._training.stream.start_from_block", rigged)
+    params = {"random_state": 0, "lr": 5e-3, "n_iter_no_change": 1}
+    classifier = NoisyLabelClassifier(**params)
+    models = []
+    for start in range(0, len(X), 500):
+        rows = slice(start, start + 500)
+        classifier.partial_fit(X[rows], y[rows], classes=range(5))
+        models.append(classifier.noise_model_)
+    assert "s" in models
+    first, last = models.index("s"), len(models) - 1 - models[::-1].index("s")
+    assert last - first < 6  # put back within a few blocks
+    assert models[-1] is None
+    assert np.isnan(classifier.noise_rate_)
+    assert_array_equal(classifier.transition_matrix_, np.eye(5))
+    plain = learn(NoisyLabelClassifier(noise_model=None, **params), X, y)
+    assert classifier.score(X, y) > plain.score(X, y) - 0.03
+
+
+def test_a_start_that_is_asked_for_is_kept(stream, monkeypatch):
+    X, y = stream
+    wrong = uniform_transition(5, 0.5)
+    monkeypatch.setattr("sknoisy._training.stream.start_from_block", lambda *a, **k: wrong)
+    params = {"random_state": 0, "lr": 5e-3, "n_iter_no_change": 1}
+    classifier = learn(NoisyLabelClassifier(select_noise_model=False, **params), X, y)
+    assert classifier.noise_model_ == "s"
+
+
+def test_the_baseline_gets_as_many_blocks_of_patience_as_it_is_given(monkeypatch):
+    X, y = np.zeros((13_000, 2)), np.arange(13_000) % 5  # all blocks are equally likely
+    starts = {}
+    for n_iter_no_change in (1, 3, 6):
+        calls = []
+
+        def record(log_proba, target, *args, calls=calls, **kwargs):
+            calls.append(len(target))
+            return None
+
+        monkeypatch.setattr("sknoisy._training.stream.start_from_block", record)
+        params = {"lr": 1e-12, "random_state": 0, "n_iter_no_change": n_iter_no_change}
+        classifier = NoisyLabelClassifier(**params)
+        for start in range(0, len(X), 500):
+            rows = slice(start, start + 500)
+            classifier.partial_fit(X[rows], y[rows], classes=range(5))
+            if calls:
+                break
+        starts[n_iter_no_change] = start + 500
+        assert calls == [1000]
+    # The first chunk is not predicted before it is learned; then come blocks of 1000 rows.
+    assert [starts[n] - starts[1] for n in (3, 6)] == [2000, 5000]
+
+
 # --- What a call does ---------------------------------------------------------------------------
 
 

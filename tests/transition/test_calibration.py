@@ -96,6 +96,39 @@ def test_likelihood_is_that_of_the_matrix_wherever_em_is_cut_off(monkeypatch, pr
         assert np.isfinite(value)
 
 
+@pytest.mark.parametrize("pseudo_count", [0.0, 0.5, 4.0])
+def test_a_pseudo_count_is_so_many_labels_for_each_entry(problem, monkeypatch, pseudo_count):
+    log_proba, _, target = problem
+    seen, fit = [], calibration.most_likely_transition
+
+    def spy(proba, weight, start, pseudo_counts):
+        seen.append(pseudo_counts)
+        return fit(proba, weight, start, pseudo_counts)
+
+    monkeypatch.setattr(calibration, "most_likely_transition", spy)
+    recalibrate(log_proba, target, T, pseudo_count=pseudo_count)
+    assert seen
+    for counts in seen:
+        assert counts.sum() == pytest.approx(9 * pseudo_count)
+        np.testing.assert_allclose(counts, 3 * pseudo_count * T, atol=0.02 * pseudo_count + 1e-12)
+
+
+def test_twice_the_rows_and_twice_the_pseudo_counts_give_the_same(problem):
+    log_proba, _, target = problem
+    log_proba, target = log_proba[:300], target[:300]
+    start = np.eye(3)
+    once = recalibrate(log_proba, target, start, pseudo_count=5.0)
+    twice = recalibrate(
+        *(np.repeat(a, 2, axis=0) for a in (log_proba, target)), start, pseudo_count=10.0
+    )
+    np.testing.assert_allclose(twice.transition, once.transition, atol=5e-3)
+    free = recalibrate(log_proba, target, start, pseudo_count=0.1)
+    assert np.abs(free.transition - once.transition).max() > 0.02
+    # Many of them hold the matrix where it was.
+    held = recalibrate(log_proba, target, start, pseudo_count=1e5)
+    assert np.abs(held.transition - np.eye(3)).max() < 0.03
+
+
 def test_impossible_classes_do_no_harm():
     log_proba = np.full((90, 2), -np.inf)
     log_proba[np.arange(90), np.arange(90) // 60] = 0.0
