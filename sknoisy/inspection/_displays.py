@@ -248,10 +248,12 @@ class TrainingCurveDisplay:
     >>> from sknoisy import NoisyLabelClassifier
     >>> from sknoisy.inspection import TrainingCurveDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> classifier = NoisyLabelClassifier(max_epochs=5, random_state=0).fit(X[:500], y[:500])
+    >>> classifier = NoisyLabelClassifier(
+    ...     max_epochs=5, early_stopping=True, select_noise_model=False, random_state=0
+    ... ).fit(X[:500], y[:500])
     >>> display = TrainingCurveDisplay.from_estimator(classifier)
     >>> [text.get_text() for text in display.text_]
-    ['baseline', 's-model']
+    ['baseline', 'start', 's-model']
     >>> plt.close(display.figure_)
     """
 
