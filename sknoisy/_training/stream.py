@@ -185,7 +185,9 @@ class Stream:
         )
         if block is None:
             return
-        joint, alone = (sharpen(*block[at : at + 2], block[-1]).log_likelihood for at in (0, 2))
+        joint, alone = (
+            sharpen(block[at], block[at + 1], block[-1]).log_likelihood for at in (0, 2)
+        )
         gain, error = _mean_and_error(joint - alone, block[-1])
         self.misses += 1
         if gain > _ERRORS * error:

@@ -203,7 +203,7 @@ def calibrated_start(
     """
     found = calibrate(log_proba, target, weight, random_state=random_state)
     assert found.transition is not None
-    rows = _calibration_rows(*log_proba.shape, random_state)
+    rows = _calibration_rows(len(log_proba), log_proba.shape[1], random_state)
     weight = None if weight is None else weight[rows]
     return Estimate(found.transition, float(np.average(found.log_likelihood, weights=weight)))
 
@@ -220,7 +220,7 @@ def calibrate(
     With more than 200 classes, whose rows few labels can tell apart, all keep the one rate.
     """
     n_classes = log_proba.shape[1]
-    rows = _calibration_rows(*log_proba.shape, random_state)
+    rows = _calibration_rows(len(log_proba), log_proba.shape[1], random_state)
     log_proba, target = log_proba[rows].astype(np.float64), target[rows]
     weight = None if weight is None else weight[rows]
     with threads_for_classes(n_classes):
