@@ -544,11 +544,17 @@ class Trainer:
         )
         return end.lowest_loss
 
+    @property
+    def _needs_folds(self) -> bool:
+        """Whether what is held out decides anything: the length of a training, or a choice."""
+        config = self.config
+        return config.stop_by_folds or (config.noise_model is not None and config.learn_transition)
+
     def _make_folds(self) -> list[Fold]:
         """Return the ways to hold rows out."""
         data, n_rows = self.data, len(self.data)
         if not self.config.hold_out:
-            if n_rows < _FEWEST_ROWS_TO_SPLIT:
+            if n_rows < _FEWEST_ROWS_TO_SPLIT or not self._needs_folds:
                 return []
             half = stratified_halves(data.target, self.seed)
             halves = [np.flatnonzero(half == number) for number in (0, 1)]
