@@ -31,9 +31,10 @@ from sknoisy._net.progress import fit_progress
 from sknoisy._support.random import new_rng, seeded
 from sknoisy._support.torch_state import plain_torch
 from sknoisy._training.checks import warn_of_unreliable_fit
-from sknoisy._training.stages import TrainingConfig, train
+from sknoisy._training.stages import TrainingConfig
 from sknoisy._training.stream import Stream, fit_chunk, stream_classes, supports_partial_fit
 from sknoisy._training.summary import summary
+from sknoisy._training.trainer import train
 
 
 class NoisyLabelClassifier(

@@ -1,33 +1,20 @@
-"""The skorch net that trains the network, one stage after the other.
-
-skorch brings the loop, the history and the callbacks. What differs from a plain
-``NeuralNetClassifier`` is in the hooks that skorch documents for it: the loss, the data set
-and iterators, and an epoch that does not stop after every batch to keep books.
-"""
+"""The net that takes the network through the stages of training, and what is kept of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer
 from skorch.history import History
 from skorch.utils import get_map_location
-from torch import Tensor, nn
+from torch import Tensor
 
 from sknoisy._data.batches import (
-    ArrayBatches,
     ArrayDataset,
-    inference_batch_size,
-    ordered_batches,
     shuffled_batches,
 )
-from sknoisy._data.sparse_rows import SparseRows
-from sknoisy._model.closed_form import backward_pass
-from sknoisy._model.loss import Objective
 from sknoisy._model.network import NoisyLabelModule
 from sknoisy._model.sparse_input import spread
 from sknoisy._net.callbacks import (
@@ -40,26 +27,21 @@ from sknoisy._net.callbacks import (
     explained,
     fit_to_stages,
     stopped_early,
-    uses_batch_hooks,
 )
+from sknoisy._net.lean_net import LeanNet
 from sknoisy._net.net_state import as_columns, as_rows, network_from_arrays, network_to_arrays
 from sknoisy._net.optimizers import (
-    fused_by_default,
     gradients_it_takes,
-    leave_fused_step,
 )
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.stopping import BestEpoch, BestWeights, CalibratedLoss
 from sknoisy._support.torch_state import torch_threads
-from sknoisy._support.validation import check_losses, check_patterns
+from sknoisy._support.validation import check_losses
 
-_EXTRAS = ("sample_weight", "posterior")
 _TOLERANCE = 2.5e-5  # an epoch, by which the held-out loss has to fall
 #: Measured with ``tests/benchmarks/scaling.py --parts threads``: fits with such steps take longer
 #: with two threads than with one, by up to a third.
 _MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 5_000_000
-
-_NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
 class StageEnd(NamedTuple):
@@ -80,65 +62,25 @@ class StageEnd(NamedTuple):
     lowest_loss: float
 
 
-class SkorchNet(NeuralNetClassifier):
-    """Train a `NoisyLabelModule` on observed labels.
+class SkorchNet(LeanNet):
+    """Train a `NoisyLabelModule` on observed labels, one stage after the other.
 
     Parameters
     ----------
     module : NoisyLabelModule
         Trained in place.
-    classes : ndarray of shape (n_classes,)
-        Labels in the order of the network's outputs.
-    volume_penalty : float, default=0.0
-        Weight of ``log |det T|`` in the loss.
-    transition_prior : float, default=0.0
-        Weight of the start of the noise layer as evidence, as a multiple of the data.
     **kwargs
-        As for `skorch.NeuralNetClassifier`.
+        As for `LeanNet`.
     """
 
-    def __init__(
-        self,
-        module: NoisyLabelModule,
-        *,
-        volume_penalty: float = 0.0,
-        transition_prior: float = 0.0,
-        iterator_train: Callable[..., Any] = ArrayBatches,
-        iterator_valid: Callable[..., Any] = ArrayBatches,
-        dataset: Callable[..., Any] = ArrayDataset,
-        train_split: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            iterator_train=iterator_train,
-            iterator_valid=iterator_valid,
-            dataset=dataset,
-            train_split=train_split,
-            **kwargs,
-        )
-        self.volume_penalty = volume_penalty
-        self.transition_prior = transition_prior
+    def __init__(self, module: NoisyLabelModule, **kwargs: Any) -> None:
+        super().__init__(module, **kwargs)
         self._log = StageLog()
         self._past: list[dict[str, Any]] = []
         self._n_stages = 0
-        self._lowest: dict[str, float] = {}
         self._best_epoch: BestEpoch | None = None
 
-    optimizer_: torch.optim.Optimizer
-    callbacks_: list[tuple[str, Callback]]
-
     # What a stage is made of
-
-    @property
-    def network(self) -> NoisyLabelModule:
-        """The network itself, also when it was compiled."""
-        return cast(NoisyLabelModule, getattr(self.module_, "_orig_mod", self.module_))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating point type of the network."""
-        return self.network.head.weight.dtype
 
     @property
     def has_optimizer(self) -> bool:
@@ -340,153 +282,6 @@ class SkorchNet(NeuralNetClassifier):
         """Let the loggers of the last stage close what they write to."""
         close_loggers(self.callbacks_, self)
 
-    def check_data(self, X: Any, y: Any) -> None:
-        """Do nothing: the classifier has validated the data."""
-
-    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield parameters under the names that they have in the user's module."""
-        for name, parameter in self.network.named_parameters():
-            yield name.removeprefix("hidden."), parameter
-
-    def get_params_for_optimizer(
-        self, prefix: str, named_parameters: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Check the patterns of parameter groups, and add the fused step where torch has one."""
-        named_parameters = list(named_parameters)
-        names = [name for name, _ in named_parameters]
-        groups = self.get_params_for(prefix).get("param_groups", ())
-        check_patterns((pattern for pattern, _ in groups), [*names, *_NOISE_PARAMETERS])
-        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
-        return args, kwargs | fused_by_default(self.optimizer, args[0], kwargs)
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Tell the callbacks, which may change the gradients."""
-        super().notify(method_name, **cb_kwargs)
-        if method_name == "on_grad_computed":
-            leave_fused_step(self.optimizer_)
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Run the network on a batch, leaving out what only the loss needs."""
-        return self.module_(self._data(x))
-
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Take a step and return the loss and, for callbacks that score, clean probabilities."""
-        step = super().train_step_single(batch, **fit_params)
-        return step | {"y_pred": step["y_pred"][0]}
-
-    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Return the loss and the clean log-probabilities of held-out rows."""
-        step = super().validation_step(batch, **fit_params)
-        return step | {"y_pred": step["y_pred"][0]}
-
-    def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
-        """Return the clean log-probabilities."""
-        return super().evaluation_step(batch, training)[0]
-
-    def get_loss(
-        self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False
-    ) -> Tensor:
-        """Return the mean negative log-likelihood of the observed labels.
-
-        With soft targets in the batch (the M-step) it is the expected one of the network. Held
-        out labels are judged by the likelihood alone.
-        """
-        objective = self._objective if training else Objective()
-        return objective.loss(self.network.noise, *y_pred, **self._labels(X, y_true))
-
-    @property
-    def _objective(self) -> Objective:
-        return Objective(self.transition_prior, self.volume_penalty)
-
-    def _labels(self, X: Any, y: Tensor) -> dict[str, Any]:
-        """Return what is known of the labels of a batch, on the device."""
-        given = X if isinstance(X, dict) else {}
-        extras = {name: self._to_device(given[name]) for name in _EXTRAS if name in given}
-        return {"target": self._to_device(y), **extras}
-
-    def run_single_epoch(
-        self,
-        iterator: Any,
-        training: bool,
-        prefix: str,
-        step_fn: Callable[..., Any],
-        **fit_params: Any,
-    ) -> None:
-        """Go through the batches once and record the mean loss.
-
-        Only when a callback wants to hear of every batch is it told, and is the loss of a batch
-        read before the next step: both cost more than a step of a small network.
-        """
-        if iterator is None:
-            return
-        if uses_batch_hooks(self.callbacks_):
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-            rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
-            losses, sizes = np.array([[row[key] for key in keys] for row in rows]).T
-            self._record_loss(keys[0], float(np.average(losses, weights=sizes)))
-            return
-        self._set_training(training)
-        step = self._lean_step() if training else self._lean_evaluation
-        losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
-        values = torch.stack(losses).cpu().double().numpy()
-        self.history[-1]["batches"] += [
-            {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
-            for loss, size in zip(values.tolist(), sizes, strict=True)
-        ]
-        self._record_loss(f"{prefix}_loss", float(np.average(values, weights=sizes)))
-        self.history.record(f"{prefix}_batch_count", len(sizes))
-
-    def _record_loss(self, name: str, loss: float) -> None:
-        """Record the loss of an epoch, and whether it is the lowest of the stage."""
-        best = loss < self._lowest.get(name, np.inf)
-        self._lowest = self._lowest | {name: loss} if best else self._lowest
-        self.history.record(name, loss)
-        self.history.record(f"{name}_best", best)
-
-    def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
-        """Return the step of an epoch; what stays the same in it is looked up once."""
-        optimizer = self.optimizer_
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        backward = backward_pass(self.module_, self._objective, self.network.noise)
-
-        def step(X: Any, y: Tensor) -> Tensor:
-            def closure() -> Tensor:
-                for parameter in parameters:
-                    parameter.grad = None
-                loss = backward(self._data(X), **self._labels(X, y))
-                leave_fused_step(optimizer)
-                return loss
-
-            return cast(Tensor, optimizer.step(closure))  # type: ignore[arg-type]
-
-        return step
-
-    @torch.no_grad()
-    def _lean_evaluation(self, X: Any, y: Tensor) -> Tensor:
-        return self.get_loss(self.infer(X), y, X=X)
-
-    def get_dataset(self, X: Any, y: Any = None) -> Any:
-        """Return rows in the floating point type of the network."""
-        if isinstance(X, CallbackDataset):
-            return X.rows
-        if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
-            return super().get_dataset(X, y)
-        return ArrayDataset(X, y, dtype=self.dtype, keep_sparse=self.network.takes_sparse)
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        """Use large batches for inference, unless the user sets their size."""
-        if training:
-            return super().get_iterator(dataset, training)
-        width = self.network.head.out_features
-        n_rows = inference_batch_size(dataset, self.batch_size, width, self.device)
-        params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
-        return ordered_batches(self.iterator_valid, dataset, params)
-
-    def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
-        """Tell skorch's scoring callbacks that the network returns logarithms."""
-        return torch.exp
-
     def load_params(self, *args: Any, checkpoint: Any = None, **kwargs: Any) -> None:
         """Load weights; say of a checkpoint that it belongs to another stage."""
         try:
@@ -499,67 +294,6 @@ class SkorchNet(NeuralNetClassifier):
                 "a noise layer have more weights than the baseline, with which a fit begins. To go "
                 f"on from the last fit, set warm_start=True or call partial_fit. ({error})"
             ) from error
-
-    # Inference
-
-    @torch.no_grad()
-    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield clean log-probabilities and h(x) of each batch, on the device."""
-        self._set_training(False)
-        for X, _ in self.get_iterator(dataset):
-            yield self.infer(X)
-
-    @torch.no_grad()
-    def clean_log_probas(self, dataset: ArrayDataset) -> Iterator[Tensor]:
-        """Yield log-probabilities of the true label of each batch, shape (n, true), on the CPU."""
-        self._set_training(False)
-        for X, _ in self.get_iterator(dataset):
-            yield self.network.clean_log_proba(self._data(X)).cpu()
-
-    @torch.no_grad()
-    def label_factors(
-        self, dataset: ArrayDataset, network: NoisyLabelModule | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Logarithms of p(true label | x) and p(observed label | true label[, x]), on the CPU.
-
-        Parameters
-        ----------
-        dataset : ArrayDataset
-        network : NoisyLabelModule, default=None
-            Another network than that of the net.
-
-        Returns
-        -------
-        clean_log_proba : Tensor of shape (n, true)
-        log_column : Tensor of shape (n, true)
-            Element (t, i) belongs to the observed label of row t if i is true. Without a noise
-            layer a true label that is not the observed one has probability zero.
-        """
-        self._set_training(False)
-        module = self.module_ if network is None else network.eval()
-        noise = (self.network if network is None else network).noise
-        parts = []
-        for X, y in self.get_iterator(dataset):
-            clean_log_proba, hidden = module(self._data(X))
-            target = self._to_device(y)
-            if noise is None:
-                column = torch.full_like(clean_log_proba, -torch.inf)
-                column.scatter_(1, target.unsqueeze(1), 0.0)
-            else:
-                column = noise.label_log_likelihood(target, hidden)
-            parts.append((clean_log_proba.cpu(), column.cpu()))
-        clean_log_proba, column = (torch.cat(part) for part in zip(*parts, strict=True))
-        return clean_log_proba, column
-
-    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
-        """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
-        return torch.cat(list(self.clean_log_probas(dataset)))
-
-    def _data(self, X: Any) -> Tensor | SparseRows:
-        return self._to_device(X["X"] if isinstance(X, dict) else X)
-
-    def _to_device(self, tensor: Any) -> Any:
-        return tensor.to(self.device, non_blocking=True)
 
     def forget_training(self) -> None:
         """Drop the optimiser and the callbacks, which prediction does not need."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
-from sknoisy._training.stages import FEWEST_LABELS, Trainer
+from sknoisy._training.noise_estimates import FEWEST_LABELS
+from sknoisy._training.trainer import Trainer
 from sknoisy.exceptions import UnreliableFitWarning
 
 _ERRORS = 1.64
@@ -64,8 +65,8 @@ def _doubts(
     if config.noise_model is None or not config.learn_transition:
         return
     estimated = isinstance(config.transition_init, str) and config.transition_init != "confusion"
-    if estimated and not trainer.supported.all():
-        left_out = _names(data.classes[~trainer.supported])
+    if estimated and not trainer.estimator.supported.all():
+        left_out = _names(data.classes[~trainer.estimator.supported])
         yield (
             f"Classes with fewer than {FEWEST_LABELS} observed labels cannot support an estimate "
             f"of their noise: the labels of {left_out} are assumed correct. Collect more labels "

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.columns import ColumnStatistics
+from sknoisy._data.folds import stratified_halves
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
@@ -18,7 +19,7 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.random import draw_seed
 from sknoisy._support.validation import parameter_error
-from sknoisy._training.stages import TrainingConfig, stratified_halves
+from sknoisy._training.stages import TrainingConfig
 from sknoisy._transition.calibration import sharpen, with_sharpness
 from sknoisy._transition.mixture import label_log_likelihood
 from sknoisy._transition.starts import (

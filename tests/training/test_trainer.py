@@ -12,10 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy._data.folds import stratified_halves
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.stopping import BestWeights
-from sknoisy._training import stages
-from sknoisy._training.stages import Trainer, stratified_halves
+from sknoisy._training import noise_estimates
+from sknoisy._training.stages import Stages
+from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
@@ -65,7 +67,7 @@ def rig_starts(monkeypatch, likelihoods=(-1.0, -1.0), **matrices):
         found = matrix
         if name in ("calibrated", "mixture"):
             found = Estimate(matrix, likelihoods[name == "mixture"])
-        monkeypatch.setattr(stages, f"{name}_start", lambda *a, found=found, **k: found)
+        monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, found=found, **k: found)
 
 
 # --- Cross-fitting ------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def test_a_stage_sees_the_same_order_of_rows_whatever_came_before_it(spy):
 
 def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched(spy):
     X, y = make_blobs(2600, centers=2, random_state=0)
-    classifier(noise_model=None, early_stopping=False, max_epochs=1).fit(X, y)
+    classifier(early_stopping=False, max_epochs=1).fit(X, y)
     for row in spy[:2]:
         train, watched = row["rows"]
         assert (len(train), len(watched)) == (1300, 1000)
@@ -291,7 +293,7 @@ def test_the_start_with_the_likeliest_held_out_labels_wins_and_ties_go_to_the_fi
     }
     rig_starts(monkeypatch, **starts)
     remaining = list(losses)
-    monkeypatch.setattr(Trainer, "_loss_after", lambda *args: remaining.pop(0))
+    monkeypatch.setattr(Stages, "loss_after", lambda *args: remaining.pop(0))
     estimator = classifier(max_epochs=2, early_stopping=True).fit(*blobs())
     assert remaining == []
     assert_allclose(estimator.initial_transition_matrix_, starts[winner], atol=1e-7)

@@ -1,0 +1,327 @@
+"""Which stages a net goes through, and which of the networks it ends with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sknoisy._data.folds import Fold, half_folds, held_out_fold
+from sknoisy._data.training_data import TrainingData
+from sknoisy._net.net import SkorchNet
+from sknoisy._net.progress import FitProgress
+from sknoisy._support.random import draw_seed
+from sknoisy._training.em import warn_of_no_convergence
+from sknoisy._training.noise_estimates import NoiseEstimator
+from sknoisy._training.selection import Candidate, select
+from sknoisy._training.stages import Stages, TrainingConfig
+from sknoisy._training.summary import check_no_nan, summarise
+from sknoisy._transition.calibration import sharpen
+from sknoisy._transition.starts import Estimate, with_own_label_likeliest
+
+_CLEARLY_BETTER = 1e-3
+_SHORT_TRAINING = 8  # one epoch for so many of the baseline
+
+#: Standard errors by which a start must be better than a simpler one, and by which a noise model
+#: must be better than none: a one-sided test at the level of 5 %.
+_ERRORS_OF_STARTS = 1.0
+_ERRORS_OF_NOISE_MODELS = 1.64
+
+#: Passes over all rows for one over half of them. The same number of steps would be 0.5, the same
+#: number of passes 1; in between both fail least (``examples/study/study_harm.py``).
+_PASSES_OVER_ALL = 0.7
+
+
+def train(
+    net: SkorchNet,
+    data: TrainingData,
+    config: TrainingConfig,
+    rng: np.random.RandomState,
+    progress: FitProgress,
+) -> Trainer:
+    """Take a net through its stages; an interrupted one ends with its best epoch if it is told to.
+
+    Parameters
+    ----------
+    net, data, config, rng, progress
+        As for `Trainer`.
+
+    Returns
+    -------
+    Trainer
+        What was tried, and what was chosen.
+    """
+    net.check_callbacks(held_out=config.hold_out)
+    trainer = Trainer(net, data, config, rng, progress)
+    if config.keep_interrupted:
+        net.keep_best_epoch()
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        kept = net.end_interrupted(data.X, data.target)
+        if kept is None:
+            raise
+        progress.end_interrupted()
+        message = f"The fit is not complete. {kept}"
+        warnings.warn(message, ConvergenceWarning, stacklevel=6)  # the call of fit
+    net.end_training()
+    return trainer
+
+
+class Trainer:
+    """Take a net through its stages, and keep the noise model only if it earns its place.
+
+    Rows are held out, or, when they are few, each half is held out from a network that is trained
+    on the other. What was held out ends each stage, gives the predictions from which the noise
+    layer starts, and decides between the noise model and plain training.
+
+    Parameters
+    ----------
+    net : SkorchNet
+    data : TrainingData
+    config : TrainingConfig
+    rng : numpy.random.RandomState
+        Source of the split, the order of the rows and the clusters.
+    progress : FitProgress
+        Is told of the stages and their epochs.
+
+    Attributes
+    ----------
+    initial_transition : ndarray of shape (true, observed)
+        Where the noise layer started.
+    candidates : list of Candidate
+        What was compared, plain training first. Empty if there was nothing to compare with.
+    chosen : Candidate or None
+        The one that the net was given.
+    estimator : NoiseEstimator
+        Knows which classes have enough observed labels for an estimate of their noise.
+    """
+
+    def __init__(
+        self,
+        net: SkorchNet,
+        data: TrainingData,
+        config: TrainingConfig,
+        rng: np.random.RandomState,
+        progress: FitProgress,
+    ) -> None:
+        self.net = net
+        self.data = data
+        self.config = config
+        self.seed = draw_seed(rng)
+        self.folds = self._make_folds()
+        self.stages = Stages(net, data, config, self.folds, self.seed, progress)
+        self.initial_transition = np.eye(data.n_classes)
+        self.candidates: list[Candidate] = []
+        self.chosen: Candidate | None = None
+        self.estimator = NoiseEstimator(data, config, self.folds, self.seed)
+
+    @property
+    def was_cross_fitted(self) -> bool:
+        """Whether each half is held out in turn, and the last training is on all rows."""
+        return len(self.folds) == 2
+
+    def run(self) -> None:
+        """Train the stages that the network has not been through, or the last one again."""
+        config = self.config
+        if self.net.network.noise is not None and config.learn_transition and config.noise_model:
+            self._go_on()
+        elif config.noise_model is None:
+            self._finish(self._try("baseline"))
+        elif not config.learn_transition:
+            self._finish(self._try(self._joint_stage, "array", np.asarray(config.transition_init)))
+        else:
+            self._finish(self._select())
+        last = self.chosen
+        if last is not None and last.last_change is not None:
+            config = self.config
+            warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=8)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what a user may want to know of the candidates."""
+        return [candidate.report(self.candidates[0]) for candidate in self.candidates]
+
+    # Candidates
+
+    def _select(self) -> Candidate:
+        """Train plainly, and with noise layers, and return what explains unseen labels best."""
+        plain = self._try("baseline")
+        starts = self._starts(plain)
+        if not starts:
+            self.candidates = [plain] if self.folds else []
+            return plain
+        before = plain if self._keeps_baseline(plain) else None
+        tried = [
+            self._try(self._joint_stage, *start, before=before)
+            for start in self._fastest(plain, before, starts)
+        ]
+        # Of starts that are as good, the cautious one; the other where noise is taken for granted.
+        ranked = tried if self.config.select_noise_model else tried[::-1]
+        best = select(ranked, _ERRORS_OF_STARTS) if self.folds else tried[0]
+        compared = [plain, best]
+        if self.config.noise_model == "c":
+            compared.append(self._try("c", best.start, best.transition, before=best))
+        if self.folds:
+            self.candidates = [plain, *tried, *compared[2:]]
+        if not self.config.select_noise_model or not self.folds:
+            return compared[-1]
+        return select(compared, _ERRORS_OF_NOISE_MODELS)
+
+    def _keeps_baseline(self, plain: Candidate) -> bool:
+        """Whether joint training goes on from the weights of the baseline, as in the paper.
+
+        It starts over from new weights, since the baseline has memorised wrong labels, unless it
+        needed more than half of its epochs: new weights would need them again.
+        """
+        if (
+            isinstance(self.config.transition_init, str)
+            and self.config.transition_init == "confusion"
+        ):
+            return True
+        return len(self.folds) == 1 and 2 * plain.epochs[0] > self.config.max_epochs
+
+    @property
+    def _joint_stage(self) -> str:
+        return "em" if self.config.method == "em" else "s"
+
+    def _try(
+        self,
+        stage: str,
+        start: str | None = None,
+        transition: np.ndarray | None = None,
+        before: Candidate | None = None,
+    ) -> Candidate:
+        """Train a stage in each fold and judge it by the rows that are held out there."""
+        candidate = Candidate(
+            stage, start, transition, before, penalty=self.estimator.penalty(start, transition)
+        )
+        log_likelihood = np.full(len(self.data), np.nan)
+        for number, fold in enumerate(self.folds):
+            if before is None:
+                self.stages.start_over()
+            else:
+                self.stages.restore(before.states[number])
+            end = self.stages.train(candidate, fold, number=number)
+            clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
+            weight = None if self.data.weight is None else self.data.weight[fold.valid]
+            log_likelihood[fold.valid] = sharpen(
+                clean_log_proba.numpy(), log_column.numpy(), weight
+            ).log_likelihood
+            candidate.epochs.append(end.best_epoch)
+            candidate.states.append(self.stages.state())
+        candidate.judge(log_likelihood, self.data.weight)
+        return candidate
+
+    def _finish(self, chosen: Candidate) -> None:
+        """Give the net what was chosen: the network of the fold, or one trained on all rows."""
+        self.chosen = chosen
+        if len(self.folds) == 1:
+            self.stages.restore(chosen.states[0])
+        else:
+            self._train_on_all_rows(chosen)
+        of_interest = *chosen.chain, *self.candidates
+        tried = [c.transition for c in of_interest if c.transition is not None]
+        self.initial_transition = np.asarray(tried[0]) if tried else self.initial_transition
+
+    def _train_on_all_rows(self, chosen: Candidate) -> None:
+        self.stages.start_over()
+        for part in chosen.chain:
+            self.stages.train(part, Fold(None, None), max_epochs=self._epochs(part))
+
+    def _epochs(self, candidate: Candidate) -> int:
+        """Return how often to go over all rows, from the best epochs on halves of them."""
+        most = self.config.max_em_iter if candidate.stage == "em" else self.config.max_epochs
+        if not candidate.epochs or not self.config.stop_by_folds:
+            return most
+        return int(np.clip(round(_PASSES_OVER_ALL * np.mean(candidate.epochs)), 1, most))
+
+    def _go_on(self) -> None:
+        """Train the last stage once more, of a network that has a noise layer."""
+        noise = self.net.network.noise
+        noise_model = "c" if noise is not None and noise.depends_on_features else "s"
+        self.initial_transition = summarise(self.net, self.data)[1]
+        fold = self.folds[0] if len(self.folds) == 1 else Fold(None, None)
+        stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []
+        stages += ["c"] if self.config.noise_model == "c" else []
+        for stage in stages:
+            self.chosen = Candidate(stage, "array", self.initial_transition)
+            self.stages.train(self.chosen, fold)
+
+    def _make_folds(self) -> list[Fold]:
+        """Return the ways to hold rows out: one, each half in turn, or none."""
+        config = self.config
+        if config.hold_out:
+            return [held_out_fold(self.data, config.validation_fraction, self.seed)]
+        chooses = config.noise_model is not None and config.learn_transition
+        return half_folds(self.data, self.seed) if chooses or config.stop_by_folds else []
+
+    # The start of the noise layer
+
+    def _starts(self, plain: Candidate) -> list[tuple[str, np.ndarray | None]]:
+        """Return names and matrices that the noise layer may start from, the simplest first.
+
+        The paper's start, None, is computed from the network that training goes on from.
+        """
+        init = self.config.transition_init
+        if not isinstance(init, str):
+            return [("array", init)]
+        if init == "confusion":
+            return [(init, None)]
+        if not self.folds or self.estimator.supported.sum() < 2:
+            return []
+        estimates = self.estimator.estimates(self._predictions(plain))
+        if "confident" in estimates:
+            simple = estimates.pop("calibrated")
+            estimates = {"calibrated": simple, **self._most_likely(estimates)}
+        return [
+            (name, with_own_label_likeliest(estimate.transition))
+            for name, estimate in estimates.items()
+        ]
+
+    def _predictions(self, plain: Candidate) -> np.ndarray:
+        """Return what the baselines say of all rows, those of halves of the rows held out."""
+        log_proba = np.empty((len(self.data), self.data.n_classes))
+        for fold, state in zip(self.folds, plain.states, strict=True):
+            self.stages.restore(state)
+            rows = fold.valid if self.was_cross_fitted else None
+            predicted = self.net.clean_log_proba(self.data.dataset(rows))
+            check_no_nan(self.net, predicted)
+            log_proba[slice(None) if rows is None else rows] = predicted.numpy()
+        return log_proba
+
+    def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
+        """Return the start under which held-out labels are likeliest after one joint epoch.
+
+        The first one wins unless another is clearly better.
+        """
+        losses, baseline = [], self.stages.state()
+        for start in starts.values():
+            losses.append(self.stages.loss_after(self.folds[0], 1, start.transition))
+            self.stages.restore(baseline)
+        losses[0] -= _CLEARLY_BETTER
+        best = list(starts)[int(np.argmin(losses))]
+        return {best: starts[best]}
+
+    def _fastest(
+        self,
+        plain: Candidate,
+        before: Candidate | None,
+        starts: list[tuple[str, np.ndarray | None]],
+    ) -> list[tuple[str, np.ndarray | None]]:
+        """Return the start that is ahead after a short joint training.
+
+        All starts, if rows are few and all of them can be trained in full.
+        """
+        if self.was_cross_fitted or len(starts) == 1:
+            return starts
+        losses = []
+        for _, start in starts:
+            if before is None:
+                self.stages.start_over()
+            else:
+                self.stages.restore(before.states[0])
+            n_epochs = max(1, plain.epochs[0] // _SHORT_TRAINING)
+            losses.append(self.stages.loss_after(self.folds[0], n_epochs, np.asarray(start)))
+        return [starts[int(np.argmin(losses))]]
