@@ -1,1 +1,1 @@
-"""Shared parts: validation, seeds, threads, memory, progress."""
+"""Shared parts: validation, labels, seeds, threads, memory and the state of torch."""
