@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
 
-_ELEMENTS_AT_ONCE = {"dense": 2**16, "sparse": 2**22}  # of sparse rows few are stored
+_NUMBERS_AT_ONCE = {"dense": 2**16, "sparse": 2**22}  # a part costs as much as the columns
 _FEWEST_ROWS_AT_ONCE = 16
 _LARGEST_RANGE = 5.0
 
@@ -44,9 +44,11 @@ class ColumnStatistics:
         weight : ndarray of shape (n_samples,), default=None
             Sample weights.
         """
-        n_features = math.prod(X.shape[1:])
-        most = _ELEMENTS_AT_ONCE["sparse" if sparse.issparse(X) else "dense"]
-        n_rows = max(_FEWEST_ROWS_AT_ONCE, most // max(1, n_features))
+        if sparse.issparse(X):
+            most, stored = _NUMBERS_AT_ONCE["sparse"], -(-X.nnz // max(1, X.shape[0]))
+        else:
+            most, stored = _NUMBERS_AT_ONCE["dense"], math.prod(X.shape[1:])
+        n_rows = max(_FEWEST_ROWS_AT_ONCE, most // max(1, stored))
         for rows in gen_batches(X.shape[0], n_rows):
             part = X[rows]
             if not sparse.issparse(part):

@@ -103,8 +103,10 @@ def test_history_has_its_columns_and_log_likelihood_in_em_only(model, early_stop
         assert ("valid_loss" in row) == ("calibrated_valid_loss" in row)
         assert ("log_likelihood" in row) == (row["stage"] == "em")
         assert np.isfinite([value for key, value in row.items() if key.endswith("loss")]).all()
-    # Without held-out rows each stage is watched by halves, and the last one by nobody.
-    assert ["valid_loss" in row for row in estimator.history_[:2]] == [True, True]
+    # Without held-out rows the stages are watched by halves, unless nothing is to be chosen, and
+    # the last one by nobody.
+    watched = early_stopping or estimator.noise_model is not None
+    assert ["valid_loss" in row for row in estimator.history_[:2]] == [watched, watched]
     assert ("valid_loss" in estimator.history_[-1]) == early_stopping
 
 

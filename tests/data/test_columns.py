@@ -59,7 +59,7 @@ def test_chunks_give_what_the_whole_gives(sizes, kind):
 def test_parts_that_fit_in_memory_give_what_the_whole_gives(monkeypatch):
     X = table()
     expected = column_statistics(X, None)
-    monkeypatch.setattr(columns, "_ELEMENTS_AT_ONCE", {"dense": 200, "sparse": 200})
+    monkeypatch.setattr(columns, "_NUMBERS_AT_ONCE", {"dense": 200, "sparse": 50})
     assert_same(column_statistics(X, None), expected)
     weight = np.linspace(0.5, 1.5, len(X))
     by_parts = column_statistics(X, weight)
