@@ -135,9 +135,9 @@ class NoisyLabelClassifier(
         True holds out rows, stops a stage when the likelihood of their observed labels stops
         rising, and puts the weights of its best epoch back. The likelihood is that of calibrated
         predictions, "calibrated_valid_loss" in `history_`. False trains `max_epochs` epochs. "auto"
-        holds out rows from 2000 rows on. With fewer rows it trains on each half until the
-        likelihood of the other half stops rising, and then on all rows, for 0.7 times as many
-        epochs.
+        holds out rows from 2000 rows on. With fewer rows each half, and below 1000 rows each
+        quarter, is held out in turn until its likelihood stops rising. The last training is on
+        all rows, for 0.71 or 0.87 times as many epochs, the root of the share of the rows.
     validation_fraction : float, default=0.1
         Share of the rows to hold out, stratified by the observed label.
     n_iter_no_change : int, default=4
@@ -211,8 +211,8 @@ class NoisyLabelClassifier(
     learned wrong labels too. It keeps those of the baseline for "confusion", as the paper does, and
     when the best epoch of the baseline came in the second half of `max_epochs`, so that new weights
     would need more.
-    Without early stopping each stage is trained on each half of the rows, and judged by the other
-    half, before it is trained on all of them.
+    Without early stopping each half of the rows, or each quarter of fewer than 1000, is held out
+    in turn from each stage to judge it, before the stage is trained on all of them.
 
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
@@ -220,7 +220,7 @@ class NoisyLabelClassifier(
     A fit that is worth little warns with `sknoisy.exceptions.UnreliableFitWarning`.
 
     A row of weight 2 is the same as the row twice: to the last digits below 64 rows, and in
-    expectation otherwise, where batches, halves and held-out rows are drawn.
+    expectation otherwise, where batches and held-out rows are drawn.
 
     References
     ----------

@@ -10,6 +10,8 @@ from sklearn.model_selection import train_test_split
 from sknoisy._data.training_data import TrainingData
 
 _FEWEST_ROWS_TO_SPLIT = 64
+_FEWEST_ROWS_FOR_HALVES = 1000
+_PARTS_OF_FEW_ROWS = 4
 
 
 class Fold(NamedTuple):
@@ -41,23 +43,31 @@ def held_out_fold(data: TrainingData, validation_fraction: float, seed: int) -> 
     return Fold(np.sort(train), np.sort(valid))
 
 
-def half_folds(data: TrainingData, seed: int) -> list[Fold]:
-    """Hold each half of the rows out in turn; no fold if there are too few rows to split."""
-    if len(data) < _FEWEST_ROWS_TO_SPLIT:
+def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
+    """Hold each part of the rows out in turn; no fold if there are too few rows to split.
+
+    Halves cost the least. Of few rows a half says too little about training on all of them.
+    """
+    n_rows = len(data)
+    if n_rows < _FEWEST_ROWS_TO_SPLIT:
         return []
-    half = stratified_halves(data.target, seed)
-    halves = [np.flatnonzero(half == number) for number in (0, 1)]
-    return [Fold(*halves), Fold(*halves[::-1])]
+    n_parts = _PARTS_OF_FEW_ROWS if n_rows < _FEWEST_ROWS_FOR_HALVES else 2
+    part = stratified_parts(data.target, seed, n_parts)
+    return [
+        Fold(np.flatnonzero(part != number), np.flatnonzero(part == number))
+        for number in range(n_parts)
+    ]
 
 
-def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
-    """Assign each row to half 0 or 1, so that every observed class is spread over both.
+def stratified_parts(target: np.ndarray, seed: int, n_parts: int = 2) -> np.ndarray:
+    """Assign each row to a part, so that every observed class is spread over all of them.
 
     Parameters
     ----------
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     seed : int
+    n_parts : int, default=2
 
     Returns
     -------
@@ -65,6 +75,6 @@ def stratified_halves(target: np.ndarray, seed: int) -> np.ndarray:
     """
     order = np.random.RandomState(seed).permutation(len(target))
     order = order[np.argsort(target[order], kind="stable")]
-    half = np.empty(len(target), dtype=np.intp)
-    half[order] = np.arange(len(target)) % 2
-    return half
+    part = np.empty(len(target), dtype=np.intp)
+    part[order] = np.arange(len(target)) % n_parts
+    return part

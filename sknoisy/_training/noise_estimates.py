@@ -57,7 +57,8 @@ class NoiseEstimator:
         Parameters
         ----------
         log_proba : ndarray of shape (n_samples, n_classes)
-            What the network, or those of the halves, say of all rows.
+            What the network says of all rows, or those of the folds of the rows they were not
+            trained on.
         """
         if self.config.transition_init == "cluster":
             clusters = partial(cluster_start, random_state=self.seed)
@@ -82,7 +83,7 @@ class NoiseEstimator:
         By half for each free entry, here those that stand for at least one label. Nothing where
         few of the labels that judge were among those of the estimate, or it was shrunk.
         """
-        if len(self.folds) != 2 or transition is None or start in ("array", "calibrated"):
+        if len(self.folds) == 1 or transition is None or start in ("array", "calibrated"):
             return 0.0
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)

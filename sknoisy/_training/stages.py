@@ -34,7 +34,7 @@ class TrainingConfig:
     hold_out : bool
         `early_stopping`: whether rows are held out.
     stop_by_folds : bool
-        Whether the length of a training on all rows is that of trainings on halves of them.
+        Whether the length of a training on all rows is that of trainings on parts of them.
     keep_interrupted : bool
         `on_interrupt`: whether an interrupted fit ends with its best epoch.
     log_class_weight : ndarray of shape (n_classes,)
@@ -90,7 +90,7 @@ class Stages:
         self.config = config
         self.seed = seed
         self.progress = progress
-        self.was_cross_fitted = len(folds) == 2
+        self.was_cross_fitted = len(folds) > 1
         self.generator = torch.Generator()
         self.held_out = data.dataset(folds[0].valid) if len(folds) == 1 else None
         self.fresh = copy.deepcopy(net.network.state_dict())
@@ -165,7 +165,7 @@ class Stages:
         self.net.network.load_state_dict(state[1])
 
     def _watched(self, fold: Fold) -> ArrayDataset | None:
-        """Return the rows whose likelihood ends a stage: of a half, some are enough."""
+        """Return the rows whose likelihood ends a stage: of many, some are enough."""
         if fold.valid is None:
             return None
         if not self.was_cross_fitted:

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.columns import ColumnStatistics
-from sknoisy._data.folds import stratified_halves
+from sknoisy._data.folds import stratified_parts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
@@ -220,7 +220,7 @@ def start_from_block(
     -------
     ndarray of shape (true, observed) or None
     """
-    half = stratified_halves(target, seed)
+    half = stratified_parts(target, seed)
     seen, unseen = half == 0, half == 1
     given = log_proba[seen], target[seen], weight[seen]
     n_classes = log_proba.shape[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sknoisy._data.folds import Fold, half_folds, held_out_fold
+from sknoisy._data.folds import Fold, cross_folds, held_out_fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
@@ -28,10 +28,6 @@ _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 #: must be better than none: a one-sided test at the level of 5 %.
 _ERRORS_OF_STARTS = 1.0
 _ERRORS_OF_NOISE_MODELS = 1.64
-
-#: Passes over all rows for one over half of them. The same number of steps would be 0.5, the same
-#: number of passes 1; in between both fail least (``examples/study/study_harm.py``).
-_PASSES_OVER_ALL = 0.7
 
 
 def train(
@@ -73,9 +69,9 @@ def train(
 class Trainer:
     """Take a net through its stages, and keep the noise model only if it earns its place.
 
-    Rows are held out, or, when they are few, each half is held out from a network that is trained
-    on the other. What was held out ends each stage, gives the predictions from which the noise
-    layer starts, and decides between the noise model and plain training.
+    Rows are held out, or, when they are few, each part of them is held out in turn from a network
+    that is trained on the others. What was held out ends each stage, gives the predictions from
+    which the noise layer starts, and decides between the noise model and plain training.
 
     Parameters
     ----------
@@ -120,8 +116,8 @@ class Trainer:
 
     @property
     def was_cross_fitted(self) -> bool:
-        """Whether each half is held out in turn, and the last training is on all rows."""
-        return len(self.folds) == 2
+        """Whether each part is held out in turn, and the last training is on all rows."""
+        return len(self.folds) > 1
 
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
@@ -231,11 +227,14 @@ class Trainer:
             self.stages.train(part, Fold(None, None), max_epochs=self._epochs(part))
 
     def _epochs(self, candidate: Candidate) -> int:
-        """Return how often to go over all rows, from the best epochs on halves of them."""
+        """Return how often to go over all rows, from the best epochs on parts of them."""
         most = self.config.max_em_iter if candidate.stage == "em" else self.config.max_epochs
         if not candidate.epochs or not self.config.stop_by_folds:
             return most
-        return int(np.clip(round(_PASSES_OVER_ALL * np.mean(candidate.epochs)), 1, most))
+        # The same number of steps would be the share of the rows, the same number of passes one;
+        # in between both fail least (``examples/study/study_harm.py``).
+        share = 1.0 - 1.0 / len(self.folds)
+        return int(np.clip(round(np.sqrt(share) * np.mean(candidate.epochs)), 1, most))
 
     def _go_on(self) -> None:
         """Train the last stage once more, of a network that has a noise layer."""
@@ -250,12 +249,12 @@ class Trainer:
             self.stages.train(self.chosen, fold)
 
     def _make_folds(self) -> list[Fold]:
-        """Return the ways to hold rows out: one, each half in turn, or none."""
+        """Return the ways to hold rows out: one, each part in turn, or none."""
         config = self.config
         if config.hold_out:
             return [held_out_fold(self.data, config.validation_fraction, self.seed)]
         chooses = config.noise_model is not None and config.learn_transition
-        return half_folds(self.data, self.seed) if chooses or config.stop_by_folds else []
+        return cross_folds(self.data, self.seed) if chooses or config.stop_by_folds else []
 
     # The start of the noise layer
 
@@ -281,7 +280,7 @@ class Trainer:
         ]
 
     def _predictions(self, plain: Candidate) -> np.ndarray:
-        """Return what the baselines say of all rows, those of halves of the rows held out."""
+        """Return what the baselines say of all rows, those of the folds of the rows held out."""
         log_proba = np.empty((len(self.data), self.data.n_classes))
         for fold, state in zip(self.folds, plain.states, strict=True):
             self.stages.restore(state)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
-from sknoisy._data.folds import stratified_halves
+from sknoisy._data.folds import stratified_parts
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.stopping import BestWeights
 from sknoisy._training import noise_estimates
@@ -73,39 +73,45 @@ def rig_starts(monkeypatch, likelihoods=(-1.0, -1.0), **matrices):
 # --- Cross-fitting ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n_parts", [2, 4])
 @pytest.mark.parametrize("seed", range(3))
-def test_halves_are_stratified(seed):
+def test_parts_are_stratified(seed, n_parts):
     target = np.repeat([0, 1, 2, 3], [100, 31, 2, 7])
-    half = stratified_halves(target, seed)
-    assert set(half) == {0, 1}
+    part = stratified_parts(target, seed, n_parts)
+    assert set(part) == set(range(n_parts))
     for label in range(4):
-        counts = np.bincount(half[target == label], minlength=2)
-        assert abs(counts[0] - counts[1]) <= 1
-    assert not np.array_equal(half, stratified_halves(target, seed + 1))
-    assert_array_equal(half, stratified_halves(target, seed))
+        counts = np.bincount(part[target == label], minlength=n_parts)
+        assert np.ptp(counts) <= 1
+    assert not np.array_equal(part, stratified_parts(target, seed + 1, n_parts))
+    assert_array_equal(part, stratified_parts(target, seed, n_parts))
 
 
+@pytest.mark.parametrize(("n_samples", "n_parts"), [(120, 4), (999, 4), (1000, 2)])
 @pytest.mark.parametrize("params", [{}, {"noise_model": "c"}, {"noise_model": None}], ids=str)
-def test_each_half_is_held_out_from_the_network_trained_on_the_other(spy, params):
-    classifier(max_epochs=2, **params).fit(*blobs())
-    *halves, _ = [row for row in spy if row["rows"][0] is not None], None
-    for first, second in zip(halves[0][::2], halves[0][1::2], strict=True):
-        assert first["stage"] == second["stage"]
-        train, held_out = first["rows"]
-        assert set(train).isdisjoint(held_out)
-        assert_array_equal(np.sort(np.r_[train, held_out]), np.arange(120))
-        assert_array_equal(second["rows"][0], held_out)
-        assert_array_equal(second["rows"][1], train)
+def test_each_part_is_held_out_from_the_network_trained_on_the_others(
+    spy, params, n_samples, n_parts
+):
+    classifier(max_epochs=2, **params).fit(*blobs(n_samples))
+    parts = [row for row in spy if row["rows"][0] is not None]
+    assert len(parts) % n_parts == 0
+    for at in range(0, len(parts), n_parts):
+        rows = parts[at : at + n_parts]
+        assert len({row["stage"] for row in rows}) == 1
+        for row in rows:
+            train, held_out = row["rows"]
+            assert_array_equal(np.sort(np.r_[train, held_out]), np.arange(n_samples))
+        held_out = np.concatenate([row["rows"][1] for row in rows])
+        assert_array_equal(np.sort(held_out), np.arange(n_samples))
     last = params.get("noise_model", "s") or "baseline"
     assert spy[-1]["rows"] == [None, None]
     assert spy[-1]["stage"] == last
 
 
 @pytest.mark.parametrize("method", ["direct", "em"])
-def test_all_stages_start_from_the_same_new_weights_when_halves_are_held_out(spy, method):
+def test_all_stages_start_from_the_same_new_weights_when_parts_are_held_out(spy, method):
     classifier(method=method, max_epochs=3, max_em_iter=3).fit(*blobs())
     joint = {"direct": "s", "em": "em"}[method]
-    assert [row["stage"] for row in spy][:4] == ["baseline"] * 2 + [joint] * 2
+    assert [row["stage"] for row in spy][:8] == ["baseline"] * 4 + [joint] * 4
     assert spy[-1]["stage"] == joint
     for row in spy:
         assert same_network(row["state"], spy[0]["state"])
@@ -170,18 +176,18 @@ def test_of_a_half_a_tenth_or_a_thousand_rows_are_watched(spy):
 # --- How long the stages are ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("n_samples", "n_parts", "share"), [(300, 4, 0.866), (1000, 2, 0.7071)])
 @pytest.mark.parametrize("noise_model", [None, "s", "c"])
-def test_all_rows_are_gone_over_for_seven_tenths_of_the_best_epochs_of_the_halves(spy, noise_model):
-    X, y = blobs(300)
+def test_all_rows_are_gone_over_for_most_of_the_best_epochs_of_the_parts(
+    spy, noise_model, n_samples, n_parts, share
+):
+    X, y = blobs(n_samples)
     classifier(noise_model=noise_model, lr=0.01).fit(X, y)
     last = [row for row in spy if row["rows"][0] is None]
     for row in last:
-        halves = [r for r in spy if r["stage"] == row["stage"] and r["rows"][0] is not None]
-        pairs = [
-            np.mean([a["end"].best_epoch, b["end"].best_epoch])
-            for a, b in zip(halves[::2], halves[1::2], strict=True)
-        ]
-        assert any(row["max_epochs"] == max(1, round(0.7 * pair)) for pair in pairs)
+        parts = [r for r in spy if r["stage"] == row["stage"] and r["rows"][0] is not None]
+        epochs = np.reshape([part["end"].best_epoch for part in parts], (-1, n_parts)).mean(axis=1)
+        assert any(row["max_epochs"] == max(1, round(share * mean)) for mean in epochs)
         assert row["end"].best_epoch == row["max_epochs"]
     assert len(last) == (2 if noise_model == "c" else 1)
 
@@ -222,10 +228,12 @@ def test_a_stage_ends_when_the_calibrated_loss_of_held_out_rows_has_not_fallen(s
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "batch_size", "expected"), [(120, 60, 40), (120, 6, 4), (400, 20, 4)]
+    ("n_samples", "batch_size", "expected"),
+    [(160, 60, 20), (120, 6, 4), (400, 20, 4), (160, 120, 40)],
 )
 def test_patience_is_forty_steps_at_least(spy, n_samples, batch_size, expected):
-    classifier(noise_model=None, max_epochs=2, batch_size=batch_size).fit(*blobs(n_samples))
+    data = blobs(n_samples)
+    classifier(noise_model=None, max_epochs=2, batch_size=batch_size).fit(*data)
     assert spy[0]["patience"] == expected
 
 
@@ -323,7 +331,7 @@ def test_starts_of_few_rows_compete_by_full_training(spy, monkeypatch, right):
     rig_starts(monkeypatch, (-1.0, -0.5), **starts)
     estimator = classifier(lr=0.01, max_epochs=30).fit(X, y)
     assert_allclose(estimator.initial_transition_matrix_, np.eye(3), atol=1e-7)
-    assert [row["stage"] for row in spy] == ["baseline"] * 2 + ["s"] * 5
+    assert [row["stage"] for row in spy] == ["baseline"] * 4 + ["s"] * 9
     assert [report["start"] for report in estimator.selection_] == [None, "calibrated", "mixture"]
 
 
