@@ -253,6 +253,10 @@ class StageLog(PrintLog):
         self._columns = columns
         super().on_epoch_end(net, **kwargs)
 
+    def note(self, message: str, verbose: int) -> None:
+        """Print a line between two stages; the table goes on after it."""
+        self._sink(message, verbose)
+
     def table(self, row: Any) -> str:
         """Return header, rule and line, as wide as the longest name of a stage needs."""
         rows = [dict(self._yield_keys_formatted(r)) for r in (row, {**row, "stage": "baseline"})]

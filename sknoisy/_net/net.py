@@ -248,6 +248,12 @@ class SkorchNet(LeanNet):
         fit_to_stages(self.callbacks_, first=self._n_stages <= 1)
         return self
 
+    def note(self, message: str) -> None:
+        """Print a line between the rows of the table, if there is one."""
+        for _, callback in self.callbacks_:
+            if isinstance(callback, StageLog):
+                callback.note(message, self.verbose)
+
     def check_callbacks(self, *, held_out: bool) -> None:
         """Refuse, before any training, callbacks that need held-out rows where there are none."""
         if not held_out:

@@ -11,6 +11,7 @@ import numpy as np
 from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._training.stages import TrainingConfig
+from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
     calibrated_start,
@@ -22,6 +23,12 @@ from sknoisy._transition.starts import (
 
 #: A class with fewer observed labels is left out of the noise.
 FEWEST_LABELS = 10
+
+#: With more classes than these the mixture is the sparse one, and predictions come in parts.
+MANY_CLASSES = 100
+
+#: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class NoiseEstimator:
@@ -51,31 +58,42 @@ class NoiseEstimator:
         self.seed = seed
         self.supported = data.label_counts() >= FEWEST_LABELS
 
-    def estimates(self, log_proba: np.ndarray) -> dict[str, Estimate]:
+    def estimates(self, predict: Predict) -> dict[str, Estimate]:
         """Return the starts of `transition_init` by name, the most cautious first.
 
         Parameters
         ----------
-        log_proba : ndarray of shape (n_samples, n_classes)
-            What the network says of all rows, or those of the folds of the rows they were not
-            trained on.
+        predict : callable
+            From an array of row numbers to log-probabilities of shape (n_rows, n_classes): what the
+            network says of these rows, or those of the folds of the rows they were not trained on.
         """
+        if self.config.transition_init != "cluster" and self.data.n_classes > MANY_CLASSES:
+            return {
+                "calibrated": self._estimate(self._seeded(calibrated_start), predict, self._unseen),
+                "mixture": self._estimate_by_parts(self._seeded(sparse_mixture_start), predict),
+            }
+        predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         if self.config.transition_init == "cluster":
-            clusters = partial(cluster_start, random_state=self.seed)
-            return {"cluster": self._estimate(clusters, log_proba)}
-        unseen = np.concatenate([np.asarray(fold.valid) for fold in self.folds])
-        calibrated = partial(calibrated_start, random_state=self.seed)
-        simple = self._estimate(calibrated, log_proba, unseen)
-        mixture = self._estimate(partial(mixture_start, random_state=self.seed), log_proba)
+            return {"cluster": self._estimate(self._seeded(cluster_start), predict)}
+        simple = self._estimate(self._seeded(calibrated_start), predict, self._unseen)
+        mixture = self._estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
         if len(self.folds) == 1:
-            found["confident"] = self._estimate(confident_start, log_proba)
-            found["hard"] = self._estimate(hard_start, log_proba)
+            found["confident"] = self._estimate(confident_start, predict)
+            found["hard"] = self._estimate(hard_start, predict)
         elif self.config.select_noise_model:
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.penalty("mixture", mixture.transition):
                 del found["mixture"]
         return found
+
+    @property
+    def _unseen(self) -> np.ndarray:
+        """Rows that some network was not trained on."""
+        return np.concatenate([np.asarray(fold.valid) for fold in self.folds])
+
+    def _seeded(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(start, random_state=self.seed)
 
     def penalty(self, start: str | None, transition: np.ndarray | None) -> float:
         """Return how much likelier a start makes the labels that it was estimated from.
@@ -90,15 +108,32 @@ class NoiseEstimator:
         return int(np.count_nonzero(free)) / (2 * len(self.data))
 
     def _estimate(
-        self, start: Callable[..., Any], log_proba: np.ndarray, rows: np.ndarray | None = None
+        self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None
+    ) -> Estimate:
+        """Estimate the noise from the predictions for all rows, or for some."""
+
+        def of_all(predict: Predict, target: np.ndarray, weight: np.ndarray | None) -> Any:
+            return start(predict(np.arange(len(target))), target, weight)
+
+        return self._estimate_by_parts(of_all, predict, rows)
+
+    def _estimate_by_parts(
+        self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None
     ) -> Estimate:
         """Estimate the noise among the classes with enough labels; others keep their label."""
         data, classes = self.data, np.flatnonzero(self.supported)
         rows = np.arange(len(data)) if rows is None else rows
         rows = rows[self.supported[data.target[rows]]]
-        seen = log_proba[np.ix_(rows, classes)]
+
+        def among_classes(part: np.ndarray) -> np.ndarray:
+            seen = predict(rows[part])
+            if len(classes) == data.n_classes:
+                return seen
+            seen = seen[:, classes]
+            return np.asarray(seen - np.logaddexp.reduce(seen, axis=1, keepdims=True))
+
         found = start(
-            seen - np.logaddexp.reduce(seen, axis=1, keepdims=True),
+            among_classes,
             np.searchsorted(classes, data.target[rows]),
             None if data.weight is None else data.weight[rows],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._training.em import warn_of_no_convergence
-from sknoisy._training.noise_estimates import NoiseEstimator
+from sknoisy._training.noise_estimates import NoiseEstimator, Predict
 from sknoisy._training.selection import Candidate, select
 from sknoisy._training.stages import Stages, TrainingConfig
 from sknoisy._training.summary import check_no_nan, summarise
@@ -270,7 +271,10 @@ class Trainer:
             return [(init, None)]
         if not self.folds or self.estimator.supported.sum() < 2:
             return []
-        estimates = self.estimator.estimates(self._predictions(plain))
+        began = time.perf_counter()
+        estimates = self.estimator.estimates(self._predictor(plain))
+        seconds = time.perf_counter() - began
+        self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:
             simple = estimates.pop("calibrated")
             estimates = {"calibrated": simple, **self._most_likely(estimates)}
@@ -279,16 +283,22 @@ class Trainer:
             for name, estimate in estimates.items()
         ]
 
-    def _predictions(self, plain: Candidate) -> np.ndarray:
-        """Return what the baselines say of all rows, those of the folds of the rows held out."""
+    def _predictor(self, plain: Candidate) -> Predict:
+        """Return what the baseline says of given rows, or that of the fold that held them out."""
+
+        def predict(rows: np.ndarray | None) -> np.ndarray:
+            predicted = self.net.clean_log_proba(self.data.dataset(rows))
+            check_no_nan(self.net, predicted)
+            return predicted.numpy()
+
+        if not self.was_cross_fitted:
+            self.stages.restore(plain.states[0])
+            return predict
         log_proba = np.empty((len(self.data), self.data.n_classes))
         for fold, state in zip(self.folds, plain.states, strict=True):
             self.stages.restore(state)
-            rows = fold.valid if self.was_cross_fitted else None
-            predicted = self.net.clean_log_proba(self.data.dataset(rows))
-            check_no_nan(self.net, predicted)
-            log_proba[slice(None) if rows is None else rows] = predicted.numpy()
-        return log_proba
+            log_proba[fold.valid] = predict(fold.valid)
+        return log_proba.__getitem__
 
     def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
         """Return the start under which held-out labels are likeliest after one joint epoch.

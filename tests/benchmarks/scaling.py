@@ -12,6 +12,9 @@ Each part runs in a process of its own, whose peak memory is read at the end (Li
 classes-s, classes-c
     1,000 separable classes, 40,000 rows of 64 features, 256 hidden units, 30 % of the labels
     wrong, spread over all classes; the c-model with ``n_noise_targets=10``.
+many
+    The share of a fit that its start takes, with 300, 1,000 and 2,000 separable classes, 12,000
+    rows (40,000 of 2,000 classes) and pairs of classes mixed up in 30 % of the rows.
 rows
     250,000, 500,000 and a million rows of 100 float32 features: time and memory by rows.
 grid
@@ -82,6 +85,42 @@ def classes(noise_model: str, **params: Any) -> None:
     print(
         f"{noise_model}, 1000 classes: {seconds:.0f} s, {classifier.n_iter_} epochs, peak "
         f"{peak():.2f} GB ({before:.2f} before), accuracy {classifier.score(X_new, y_new):.4f}"
+    )
+
+
+def many(n_classes: int, n_rows: int) -> None:
+    """Fit many classes, and print the share of the time that the start takes."""
+    from sknoisy import NoisyLabelClassifier
+    from sknoisy._training.noise_estimates import NoiseEstimator
+    from sknoisy.metrics import transition_matrix_error
+    from sknoisy.noise import corrupt_labels, pair_transition
+
+    random = np.random.default_rng(0)
+    centre = random.normal(size=(n_classes, 64))
+    y = random.integers(n_classes, size=n_rows + 4000)
+    X = (centre[y] + 0.5 * random.normal(size=(n_rows + 4000, 64))).astype(np.float32)
+    transition = pair_transition(n_classes, 0.3)
+    observed = corrupt_labels(y[:n_rows], transition, classes=np.arange(n_classes), random_state=0)
+    estimates, seconds = NoiseEstimator.estimates, []
+
+    def timed(self: NoiseEstimator, predict: Any) -> Any:
+        begin = time.perf_counter()
+        found = estimates(self, predict)
+        seconds.append(time.perf_counter() - begin)
+        return found
+
+    NoiseEstimator.estimates = timed  # type: ignore[method-assign]
+    begin = time.perf_counter()
+    classifier = NoisyLabelClassifier(random_state=0).fit(X[:n_rows], observed)
+    total = time.perf_counter() - begin
+    errors = [
+        transition_matrix_error(matrix, transition)
+        for matrix in (classifier.initial_transition_matrix_, classifier.transition_matrix_)
+    ]
+    print(
+        f"{n_classes} classes, {n_rows} rows: start {seconds[0]:.1f} s of {total:.1f} s, error of the start "
+        f"{errors[0]:.3f} and of the matrix {errors[1]:.3f}, accuracy "
+        f"{classifier.score(X[n_rows:], y[n_rows:]):.4f}, peak {peak():.2f} GB"
     )
 
 
@@ -244,6 +283,11 @@ def start(data: str | None) -> None:
 PARTS: dict[str, list[Callable[..., None]]] = {
     "classes-s": [lambda: classes("s")],
     "classes-c": [lambda: classes("c", n_noise_targets=10)],
+    "many": [
+        lambda: many(300, 12_000),
+        lambda: many(1000, 12_000),
+        lambda: many(2000, 40_000),
+    ],
     "rows": [lambda: rows(250_000), lambda: rows(500_000), lambda: rows(1_000_000)],
     "grid": [grid],
     "predict": [predict],

@@ -225,6 +225,12 @@ def test_verbose_prints_one_table_with_the_stage_next_to_the_epoch(batches, digi
         verbose=1, noise_model="c", early_stopping=True, max_epochs=5, callbacks=callbacks
     ).fit(*digits)
     lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("Start of the noise layer")]
+    (note,) = notes
+    assert re.fullmatch(r"Start .*: calibrated, mixture, confident, hard, in \d+\.\d s\.", note)
+    at = lines.index(note)  # the estimates come after the baseline and before they are tried
+    assert (lines[at - 1].split()[1], lines[at + 1].split()[1]) == ("baseline", "start")
+    lines.remove(note)
     assert lines[0].split() == ["epoch", "stage", "train_loss", "valid_loss", "dur"]
     assert re.fullmatch(r"[- ]+", lines[1])
     assert len({len(line) for line in lines}) == 1
