@@ -129,7 +129,7 @@ class SkorchNet(LeanNet):
         ValueError
             If the loss is not finite.
         """
-        with torch_threads(self._threads_that_pay()):
+        with torch_threads(self._n_threads()):
             self._start_stage(stage, resume)
             datasets = {
                 "dataset_train": CallbackDataset(train),
@@ -177,7 +177,7 @@ class SkorchNet(LeanNet):
             self._past, self.history_ = [], self.whole_history()
             return StageEnd(best.best_epoch or n_epochs, stop, best.lowest)
 
-    def _threads_that_pay(self) -> int | None:
+    def _n_threads(self) -> int | None:
         """Return one where steps are small, which then take longer with more; None is all."""
         n_multiplications = self.network.multiplications_per_row()
         few = _MOST_MULTIPLICATIONS_FOR_ONE_THREAD // self.batch_size

@@ -191,11 +191,11 @@ def _discriminant(
     """Return ``log p(y=i | s_t)`` of the classes in question, up to a constant of each row."""
     n_samples, n_candidates = candidates.shape
     rows = np.arange(0, n_samples * n_candidates + 1, n_candidates)
-    share = sparse.csr_array(
+    weighted = sparse.csr_array(
         (responsibility.ravel(), candidates.ravel(), rows), shape=(n_samples, n_classes)
     )
-    mass = np.asarray(share.sum(axis=0)) + 1e-9
-    mean = (share.T @ scores) / mass[:, None]
+    mass = np.asarray(weighted.sum(axis=0)) + 1e-9
+    mean = (weighted.T @ scores) / mass[:, None]
     total = responsibility.sum(axis=1)
     scatter = (scores.T * total) @ scores - (mean.T * mass) @ mean
     covariance = scatter / mass.sum()

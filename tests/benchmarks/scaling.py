@@ -118,8 +118,8 @@ def many(n_classes: int, n_rows: int) -> None:
         for matrix in (classifier.initial_transition_matrix_, classifier.transition_matrix_)
     ]
     print(
-        f"{n_classes} classes, {n_rows} rows: start {seconds[0]:.1f} s of {total:.1f} s, error of the start "
-        f"{errors[0]:.3f} and of the matrix {errors[1]:.3f}, accuracy "
+        f"{n_classes} classes, {n_rows} rows: start {seconds[0]:.1f} s of {total:.1f} s, error of "
+        f"the start {errors[0]:.3f} and of the matrix {errors[1]:.3f}, accuracy "
         f"{classifier.score(X[n_rows:], y[n_rows:]):.4f}, peak {peak():.2f} GB"
     )
 

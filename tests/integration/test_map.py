@@ -58,3 +58,36 @@ def test_a_file_is_read_in_one_sitting(path):
 def test_a_folder_is_seen_at_a_glance():
     for room in PACKAGE.glob("*/__init__.py"):
         assert len(list(room.parent.glob("*.py"))) - 1 <= 8, room.parent
+
+
+LIBRARIES = ("sklearn", "skorch", "torch", "numpy", "scipy")
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names_of_other_libraries():
+    """Return names with an underscore that the package uses and does not define."""
+    defined, used = {"_replace", "_make", "_asdict"}, set()  # of named tuples
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(LIBRARIES):
+                used |= {part for part in node.module.split(".") if private(part)}
+                used |= {alias.name for alias in node.names if private(alias.name)}
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                stored = isinstance(node.ctx, ast.Store)
+                (defined if stored else used).update({node.attr} if private(node.attr) else ())
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                defined.add(node.id)
+    return used - defined
+
+
+def test_private_names_of_other_libraries_are_listed_with_a_reason():
+    text = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+    section = text.split("Private names of other libraries")[1].split("How the tests")[0]
+    listed = set(re.findall(r"``(_\w+)``", section))
+    overridden = {"_sorted_keys"}  # and called by way of super()
+    assert private_names_of_other_libraries() == listed - overridden
