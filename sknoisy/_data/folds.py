@@ -11,6 +11,7 @@ from sknoisy._data.training_data import TrainingData
 
 _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_FOR_HALVES = 1000
+_FEWEST_ROWS_FOR_ONE_HALF = 2000
 _PARTS_OF_FEW_ROWS = 4
 
 
@@ -46,16 +47,18 @@ def held_out_fold(data: TrainingData, validation_fraction: float, seed: int) -> 
 def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     """Hold each part of the rows out in turn; no fold if there are too few rows to split.
 
-    Halves cost the least. Of few rows a half says too little about training on all of them.
+    Halves cost the least. Of few rows a half says too little about training on all of them, and of
+    many one half says enough.
     """
     n_rows = len(data)
     if n_rows < _FEWEST_ROWS_TO_SPLIT:
         return []
     n_parts = _PARTS_OF_FEW_ROWS if n_rows < _FEWEST_ROWS_FOR_HALVES else 2
     part = stratified_parts(data.target, seed, n_parts)
+    n_folds = 1 if n_rows >= _FEWEST_ROWS_FOR_ONE_HALF else n_parts
     return [
         Fold(np.flatnonzero(part != number), np.flatnonzero(part == number))
-        for number in range(n_parts)
+        for number in range(n_folds)
     ]
 
 

@@ -72,13 +72,14 @@ class NoiseEstimator:
                 "calibrated": self._estimate(self._seeded(calibrated_start), predict, self._unseen),
                 "mixture": self._estimate_by_parts(self._seeded(sparse_mixture_start), predict),
             }
-        predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
+        if self.config.hold_out:
+            predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         if self.config.transition_init == "cluster":
             return {"cluster": self._estimate(self._seeded(cluster_start), predict)}
         simple = self._estimate(self._seeded(calibrated_start), predict, self._unseen)
         mixture = self._estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
-        if len(self.folds) == 1:
+        if self.config.hold_out:
             found["confident"] = self._estimate(confident_start, predict)
             found["hard"] = self._estimate(hard_start, predict)
         elif self.config.select_noise_model:
@@ -90,7 +91,7 @@ class NoiseEstimator:
     @property
     def _unseen(self) -> np.ndarray:
         """Rows that some network was not trained on."""
-        return np.concatenate([np.asarray(fold.valid) for fold in self.folds])
+        return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
 
     def _seeded(self, start: Callable[..., Any]) -> Callable[..., Any]:
         return partial(start, random_state=self.seed)
@@ -101,7 +102,7 @@ class NoiseEstimator:
         By half for each free entry, here those that stand for at least one label. Nothing where
         few of the labels that judge were among those of the estimate, or it was shrunk.
         """
-        if len(self.folds) == 1 or transition is None or start in ("array", "calibrated"):
+        if self.config.hold_out or transition is None or start in ("array", "calibrated"):
             return 0.0
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
@@ -110,7 +111,7 @@ class NoiseEstimator:
     def _estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None
     ) -> Estimate:
-        """Estimate the noise from the predictions for all rows, or for some."""
+        """Estimate the noise from the predictions for these rows, or for all that there are."""
 
         def of_all(predict: Predict, target: np.ndarray, weight: np.ndarray | None) -> Any:
             return start(predict(np.arange(len(target))), target, weight)
@@ -122,7 +123,8 @@ class NoiseEstimator:
     ) -> Estimate:
         """Estimate the noise among the classes with enough labels; others keep their label."""
         data, classes = self.data, np.flatnonzero(self.supported)
-        rows = np.arange(len(data)) if rows is None else rows
+        if rows is None:
+            rows = np.arange(len(data)) if self.config.hold_out else self._unseen
         rows = rows[self.supported[data.target[rows]]]
 
         def among_classes(part: np.ndarray) -> np.ndarray:

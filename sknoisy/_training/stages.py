@@ -90,9 +90,9 @@ class Stages:
         self.config = config
         self.seed = seed
         self.progress = progress
-        self.was_cross_fitted = len(folds) > 1
+        self.was_cross_fitted = not config.hold_out
         self.generator = torch.Generator()
-        self.held_out = data.dataset(folds[0].valid) if len(folds) == 1 else None
+        self.held_out = data.dataset(folds[0].valid) if config.hold_out else None
         self.fresh = copy.deepcopy(net.network.state_dict())
 
     def train(

@@ -118,7 +118,7 @@ class Trainer:
     @property
     def was_cross_fitted(self) -> bool:
         """Whether each part is held out in turn, and the last training is on all rows."""
-        return len(self.folds) > 1
+        return not self.config.hold_out
 
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
@@ -177,7 +177,7 @@ class Trainer:
             and self.config.transition_init == "confusion"
         ):
             return True
-        return len(self.folds) == 1 and 2 * plain.epochs[0] > self.config.max_epochs
+        return self.config.hold_out and 2 * plain.epochs[0] > self.config.max_epochs
 
     @property
     def _joint_stage(self) -> str:
@@ -214,7 +214,7 @@ class Trainer:
     def _finish(self, chosen: Candidate) -> None:
         """Give the net what was chosen: the network of the fold, or one trained on all rows."""
         self.chosen = chosen
-        if len(self.folds) == 1:
+        if self.config.hold_out:
             self.stages.restore(chosen.states[0])
         else:
             self._train_on_all_rows(chosen)
@@ -234,7 +234,7 @@ class Trainer:
             return most
         # The same number of steps would be the share of the rows, the same number of passes one;
         # in between both fail least (``examples/study/study_harm.py``).
-        share = 1.0 - 1.0 / len(self.folds)
+        share = np.mean([len(np.asarray(fold.train)) for fold in self.folds]) / len(self.data)
         return int(np.clip(round(np.sqrt(share) * np.mean(candidate.epochs)), 1, most))
 
     def _go_on(self) -> None:
@@ -242,7 +242,7 @@ class Trainer:
         noise = self.net.network.noise
         noise_model = "c" if noise is not None and noise.depends_on_features else "s"
         self.initial_transition = summarise(self.net, self.data)[1]
-        fold = self.folds[0] if len(self.folds) == 1 else Fold(None, None)
+        fold = self.folds[0] if self.config.hold_out else Fold(None, None)
         stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []
         stages += ["c"] if self.config.noise_model == "c" else []
         for stage in stages:
@@ -294,7 +294,7 @@ class Trainer:
         if not self.was_cross_fitted:
             self.stages.restore(plain.states[0])
             return predict
-        log_proba = np.empty((len(self.data), self.data.n_classes))
+        log_proba = np.full((len(self.data), self.data.n_classes), np.nan)
         for fold, state in zip(self.folds, plain.states, strict=True):
             self.stages.restore(state)
             log_proba[fold.valid] = predict(fold.valid)

@@ -30,6 +30,8 @@ _SMALLEST_LOG_PROBA = -50.0
 
 _SMALLEST_TRANSITION = 1e-12
 _MAX_STEPS = 500
+_MOST_ROWS_TO_SHARPEN = 10_000
+_MOST_ROWS_FOR_ONE_RATE = 5_000
 _GAP = 0.1
 
 #: Where it is sought.
@@ -197,6 +199,8 @@ def fit_pooled_noise(
 ) -> tuple[float, float]:
     """Fit sharpness and the rate of errors that are spread evenly over all other classes.
 
+    They are two numbers: of very many rows every second or third is enough.
+
     Parameters
     ----------
     log_proba : ndarray of shape (n_samples, true)
@@ -212,7 +216,9 @@ def fit_pooled_noise(
         Share of wrong labels.
     """
     n_classes = log_proba.shape[1]
-    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+    some = slice(None, None, -(-len(target) // _MOST_ROWS_FOR_ONE_RATE))
+    log_proba, target = np.maximum(log_proba[some], _SMALLEST_LOG_PROBA), target[some]
+    weight = None if weight is None else weight[some]
     rows = np.arange(len(target))
 
     def loss(parameters: np.ndarray) -> float:
@@ -269,6 +275,8 @@ def sharpen(
 ) -> Recalibration:
     """Fit the sharpness alone, where the noise of each row is given.
 
+    It is one number: of very many rows every second or third is enough.
+
     Parameters
     ----------
     log_proba : ndarray of shape (n_samples, true)
@@ -281,11 +289,13 @@ def sharpen(
     -------
     Recalibration
     """
-    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
+    rows = slice(None, None, -(-len(log_proba) // _MOST_ROWS_TO_SHARPEN))
+    some, column = np.maximum(log_proba[rows], _SMALLEST_LOG_PROBA), log_column[rows]
+    of_rows = None if weight is None else weight[rows]
 
     def loss(log_sharpness: float) -> float:
-        clean = log_softmax(np.exp(log_sharpness) * log_proba, axis=1)
-        return -float(np.average(logsumexp(clean + log_column, axis=1), weights=weight))
+        clean = log_softmax(np.exp(log_sharpness) * some, axis=1)
+        return -float(np.average(logsumexp(clean + column, axis=1), weights=of_rows))
 
     found = minimize_scalar(loss, bounds=LOG_SHARPNESS, method="bounded")
     return with_sharpness(log_proba, log_column, float(np.exp(found.x)))
