@@ -76,7 +76,8 @@ class NoiseEstimator:
             predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         if self.config.transition_init == "cluster":
             return {"cluster": self._estimate(self._seeded(cluster_start), predict)}
-        simple = self._estimate(self._seeded(calibrated_start), predict, self._unseen)
+        # Of all rows: few held-out ones would make their own labels too likely.
+        simple = self._estimate(self._seeded(calibrated_start), predict)
         mixture = self._estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
         if self.config.hold_out:
