@@ -4,9 +4,10 @@ Draw the table of ``study_starts.py``
 
 One row for each data set and noise, one mark for each way to train: the plain network, the
 published start, the default, and the true matrix, which nobody knows. Bars are the spread over
-the seeds::
+the seeds. A second figure sets the accuracy of each way against that of training through the true
+matrix: a point on the diagonal has lost nothing by not knowing it::
 
-    python examples/study/draw_starts.py          # reads starts.csv, writes starts.png
+    python examples/study/draw_starts.py    # reads starts.csv, writes starts.png, starts_known.png
 """
 
 from __future__ import annotations
@@ -33,6 +34,41 @@ SHOWN = {
 }
 
 
+def means(rows: list[dict[str, str]], method: str) -> dict[tuple[str, str], np.ndarray]:
+    """Return the accuracies of a method over the seeds, by data and noise."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            values.setdefault((row["setting"], row["noise"]), []).append(float(row["accuracy"]))
+    return {line: np.array(value) for line, value in values.items()}
+
+
+def draw_against_known(rows: list[dict[str, str]], path: Path) -> None:
+    """Draw the accuracy of each method against that with the true matrix."""
+    figure, axes = plt.subplots(figsize=(6.5, 6), layout="constrained")
+    known = means(rows, "known")
+    for method in ("plain", "s", "c", "em"):
+        label, color, marker = SHOWN[method]
+        values = means(rows, method)
+        lines = [line for line in known if line in values]
+        axes.plot(
+            [known[line].mean() for line in lines],
+            [values[line].mean() for line in lines],
+            marker,
+            color=color,
+            label=label,
+            alpha=0.85,
+        )
+    lowest = min(value.mean() for value in known.values()) - 0.01
+    axes.axline((lowest, lowest), slope=1, color="0.5", lw=0.8, zorder=0)
+    axes.set(
+        xlabel="accuracy of training through the true matrix",
+        ylabel="accuracy on clean test labels",
+    )
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description="Draw the results of study_starts.py")
@@ -44,15 +80,8 @@ def main() -> None:
     lines = [(s, n) for s, (_, noises, _) in SETTINGS.items() for n in noises if (s, n) in present]
     figure, axes = plt.subplots(figsize=(8.5, 1 + 0.3 * len(lines)), layout="constrained")
     for method, (label, color, marker) in SHOWN.items():
-        values = {
-            line: [
-                float(row["accuracy"])
-                for row in rows
-                if (row["setting"], row["noise"], row["method"]) == (*line, method)
-            ]
-            for line in lines
-        }
-        at = [i for i, line in enumerate(lines) if values[line]]
+        values = means(rows, method)
+        at = [i for i, line in enumerate(lines) if line in values]
         axes.errorbar(
             [np.mean(values[lines[i]]) for i in at],
             at,
@@ -70,6 +99,7 @@ def main() -> None:
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(args.output, dpi=110)
+    draw_against_known(rows, args.output.with_name(f"{args.output.stem}_known.png"))
 
 
 if __name__ == "__main__":
