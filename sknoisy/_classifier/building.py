@@ -102,7 +102,7 @@ def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
         learn_transition=classifier.learn_transition,
         select_noise_model=classifier.select_noise_model,
         max_epochs=max_epochs,
-        max_em_iter=classifier.max_em_iter,
+        max_em_iter=max_epochs if classifier.max_em_iter == "auto" else classifier.max_em_iter,
         tol=classifier.tol,
         hold_out=n_rows >= 2000 if hold_out == "auto" else bool(hold_out),
         stop_by_folds="auto" in (classifier.early_stopping, classifier.max_epochs),

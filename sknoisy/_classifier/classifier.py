@@ -127,9 +127,9 @@ class NoisyLabelClassifier(
         Whether fit goes on from the network and the noise layer of the last fit.
     verbose : int, default=0
         1 prints a table of the epochs.
-    max_em_iter : int, default=60
-        Most iterations of EM, each with one epoch of the network.
-    tol : float, default=2e-3
+    max_em_iter : int or "auto", default="auto"
+        Most iterations of EM, each with one epoch of the network. "auto" is `max_epochs`.
+    tol : float, default=1e-4
         EM stops when the mean log-likelihood of the observed labels changes by less.
     early_stopping : bool or "auto", default="auto"
         True holds out rows, stops a stage when the likelihood of their observed labels stops
@@ -266,7 +266,7 @@ class NoisyLabelClassifier(
         "callbacks": [list, tuple, None],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
-        "max_em_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_em_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -301,8 +301,8 @@ class NoisyLabelClassifier(
         callbacks: Sequence[Any] | None = None,
         warm_start: bool = False,
         verbose: int = 0,
-        max_em_iter: int = 60,
-        tol: float = 2e-3,
+        max_em_iter: int | str = "auto",
+        tol: float = 1e-4,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 4,
