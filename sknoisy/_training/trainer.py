@@ -24,10 +24,12 @@ from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
 _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
+_SHORTEST_TRAINING = 4
 
 #: Standard errors by which a start must be better than a simpler one, and by which a noise model
 #: must be better than none: a one-sided test at the level of 5 %.
 _ERRORS_OF_STARTS = 1.0
+_ERRORS_OF_TRIALS = 2.0
 _ERRORS_OF_NOISE_MODELS = 1.64
 
 
@@ -152,7 +154,7 @@ class Trainer:
         before = plain if self._keeps_baseline(plain) else None
         tried = [
             self._try(self._joint_stage, *start, before=before)
-            for start in self._fastest(plain, before, starts)
+            for start in self._ahead(plain, before, starts)
         ]
         # Of starts that are as good, the cautious one; the other where noise is taken for granted.
         ranked = tried if self.config.select_noise_model else tried[::-1]
@@ -201,15 +203,17 @@ class Trainer:
             else:
                 self.stages.restore(before.states[number])
             end = self.stages.train(candidate, fold, number=number)
-            clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
-            weight = None if self.data.weight is None else self.data.weight[fold.valid]
-            log_likelihood[fold.valid] = sharpen(
-                clean_log_proba.numpy(), log_column.numpy(), weight
-            ).log_likelihood
+            log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
             candidate.epochs.append(end.best_epoch)
             candidate.states.append(self.stages.state())
         candidate.judge(log_likelihood, self.data.weight)
         return candidate
+
+    def _unseen_log_likelihood(self, fold: Fold) -> np.ndarray:
+        """Return the log-likelihood of the labels that are held out, of calibrated predictions."""
+        clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
+        weight = None if self.data.weight is None else self.data.weight[fold.valid]
+        return sharpen(clean_log_proba.numpy(), log_column.numpy(), weight).log_likelihood
 
     def _finish(self, chosen: Candidate) -> None:
         """Give the net what was chosen: the network of the fold, or one trained on all rows."""
@@ -313,24 +317,32 @@ class Trainer:
         best = list(starts)[int(np.argmin(losses))]
         return {best: starts[best]}
 
-    def _fastest(
+    def _ahead(
         self,
         plain: Candidate,
         before: Candidate | None,
         starts: list[tuple[str, np.ndarray | None]],
     ) -> list[tuple[str, np.ndarray | None]]:
-        """Return the start that is ahead after a short joint training.
+        """Return the start that is clearly ahead after a short joint training, or both of them.
 
         All starts, if rows are few and all of them can be trained in full.
         """
         if self.was_cross_fitted or len(starts) == 1:
             return starts
-        losses = []
-        for _, start in starts:
+        (fold,) = self.folds
+        n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
+        tried = [Candidate("start", *start) for start in starts]
+        for candidate in tried:
             if before is None:
                 self.stages.start_over()
             else:
                 self.stages.restore(before.states[0])
-            n_epochs = max(1, plain.epochs[0] // _SHORT_TRAINING)
-            losses.append(self.stages.loss_after(self.folds[0], n_epochs, np.asarray(start)))
-        return [starts[int(np.argmin(losses))]]
+            n_most = min(n_epochs, self.config.max_epochs)
+            self.stages.loss_after(fold, n_most, np.asarray(candidate.transition))
+            log_likelihood = np.full(len(self.data), np.nan)
+            log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
+            candidate.judge(log_likelihood, self.data.weight)
+        gain, error = tried[1].gain(tried[0])
+        if abs(gain) <= _ERRORS_OF_TRIALS * error:
+            return starts
+        return [starts[int(gain > 0)]]
