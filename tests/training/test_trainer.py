@@ -316,7 +316,8 @@ def test_starts_are_both_trained_unless_one_is_clearly_ahead(monkeypatch, spy, g
         return (gain, 0.1) if self.stage == "start" else truly(self, other)
 
     monkeypatch.setattr(Candidate, "gain", rigged)
-    rig_starts(monkeypatch, calibrated=uniform_transition(3, 0.1), mixture=np.eye(3))
+    others = dict.fromkeys(("mixture", "confident", "hard"), np.eye(3))
+    rig_starts(monkeypatch, calibrated=uniform_transition(3, 0.1), **others)
     estimator = classifier(max_epochs=6, early_stopping=True).fit(*blobs())
     assert [report["start"] for report in estimator.selection_] == [None, *trained]
     trials = [row for row in spy if row["stage"] == "start"][3:]
