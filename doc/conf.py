@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "capture_repr": (),
     "min_reported_time": 1,
+    "parallel": 2,
 }
 
 html_math_renderer = "mathml"
