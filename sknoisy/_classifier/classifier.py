@@ -212,7 +212,8 @@ class NoisyLabelClassifier(
     when the best epoch of the baseline came in the second half of `max_epochs`, so that new weights
     would need more.
     Without early stopping each half of the rows, or each quarter of fewer than 1000, is held out
-    in turn from each stage to judge it, before the stage is trained on all of them.
+    in turn from each stage to judge it, before the stage is trained on all of them. From 2000 rows
+    on one half judges.
 
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
