@@ -11,10 +11,10 @@ import numpy as np
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._training.noise_estimates import FEWEST_LABELS
+from sknoisy._training.selection import ERRORS_OF_NOISE_MODELS
 from sknoisy._training.trainer import Trainer
 from sknoisy.exceptions import UnreliableFitWarning
 
-_ERRORS = 1.64
 _SMALLEST_GAIN = 1e-3
 _MOST_NAMES = 5
 
@@ -103,7 +103,8 @@ def _says_no_more_than_frequencies(net: SkorchNet, data: TrainingData, trainer: 
     if trainer.chosen is not None and len(trainer.chosen.rows):
         chosen = trainer.chosen
         gains = (chosen.log_likelihood - log_share[chosen.rows]) * chosen.weight
-        return bool(gains.mean() <= _ERRORS * gains.std() / np.sqrt(len(gains)))
+        error = gains.std() / np.sqrt(len(gains))
+        return bool(gains.mean() <= ERRORS_OF_NOISE_MODELS * error)
     clean_log_proba, log_column = net.label_factors(data.dataset())
     joint: Any = (clean_log_proba + log_column).double().logsumexp(dim=1).numpy()
     return bool(np.average(joint - log_share, weights=data.weight) <= _SMALLEST_GAIN)

@@ -1,4 +1,4 @@
-"""Which of the networks that were trained explains unseen observed labels best."""
+"""The choice among starts and noise models: what explains unseen observed labels best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+_ERRORS_OF_STARTS = 1.0
+
+#: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
+ERRORS_OF_NOISE_MODELS = 1.64
 
 #: A noise layer, or None, and the weights of the network with it.
 State = tuple[Any, dict[str, Any]]
@@ -110,3 +115,22 @@ def select(candidates: Sequence[Candidate], n_errors: float) -> Candidate:
         if gain > n_errors * error:
             best = candidate
     return best
+
+
+def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
+    """Return the best start of the noise layer.
+
+    Parameters
+    ----------
+    starts : sequence of Candidate
+        The most cautious one first.
+    cautious : bool
+        Of starts that are as good, the first one is taken; the last one where noise is taken for
+        granted.
+    """
+    return select(starts if cautious else starts[::-1], _ERRORS_OF_STARTS)
+
+
+def select_noise_model(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the best of networks without noise, with the s-model and with the c-model."""
+    return select(candidates, ERRORS_OF_NOISE_MODELS)

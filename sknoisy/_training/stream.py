@@ -19,8 +19,16 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.random import draw_seed
 from sknoisy._support.validation import parameter_error
+from sknoisy._training.noise_estimates import MANY_CLASSES
+from sknoisy._training.selection import (
+    ERRORS_OF_NOISE_MODELS,
+    Candidate,
+    select_noise_model,
+    select_start,
+)
 from sknoisy._training.stages import TrainingConfig
 from sknoisy._transition.calibration import sharpen, with_sharpness
+from sknoisy._transition.many_classes import fit_sparse_mixture
 from sknoisy._transition.mixture import label_log_likelihood
 from sknoisy._transition.starts import (
     calibrate,
@@ -32,7 +40,6 @@ from sknoisy._transition.starts import (
 
 _ROWS_OF_A_BLOCK = 1000
 _ROWS_OF_A_BLOCK_PER_CLASS = 10
-_ERRORS = 1.64
 
 Block = list[tuple[np.ndarray, ...]]
 
@@ -186,14 +193,15 @@ class Stream:
         )
         if block is None:
             return
-        joint, alone = (
-            sharpen(block[at], block[at + 1], block[-1]).log_likelihood for at in (0, 2)
-        )
-        gain, error = _mean_and_error(joint - alone, block[-1])
+        joint, alone = Candidate("s"), Candidate("baseline")
+        for candidate, at in ((joint, 0), (alone, 2)):
+            fit = sharpen(block[at], block[at + 1], block[-1])
+            candidate.judge(fit.log_likelihood, block[-1])
+        gain, error = joint.gain(alone)
         self.misses += 1
-        if gain > _ERRORS * error:
+        if gain > ERRORS_OF_NOISE_MODELS * error:
             self.baseline = None
-        elif gain < -_ERRORS * error or self.misses >= config.n_iter_no_change:
+        elif gain < -ERRORS_OF_NOISE_MODELS * error or self.misses >= config.n_iter_no_change:
             net.network.noise = None
             net.network.load_state_dict(self.baseline.state_dict())
             self.baseline, self.misses = None, 0
@@ -224,35 +232,42 @@ def start_from_block(
     seen, unseen = half == 0, half == 1
     given = log_proba[seen], target[seen], weight[seen]
     n_classes = log_proba.shape[1]
-    identity = np.where(np.eye(n_classes, dtype=bool), 0.0, -np.inf)[target]
-    sharpness = sharpen(given[0], identity[seen], given[2]).sharpness
-    plain = with_sharpness(log_proba[unseen], identity[unseen], sharpness).log_likelihood
+
+    def judged(name: str, transition: np.ndarray, log_likelihood: np.ndarray) -> Candidate:
+        candidate = Candidate("start", name, transition)
+        candidate.judge(log_likelihood, weight[unseen])
+        return candidate
+
+    def beside_predictions(name: str, transition: np.ndarray, sharpness: float) -> Candidate:
+        with np.errstate(divide="ignore"):
+            column = np.log(transition).T[target[unseen]]
+        fit = with_sharpness(log_proba[unseen], column, sharpness)
+        return judged(name, transition, fit.log_likelihood)
+
+    identity = np.where(np.eye(n_classes, dtype=bool), 0.0, -np.inf)[target[seen]]
+    plain = beside_predictions(
+        "none", np.eye(n_classes), sharpen(given[0], identity, given[2]).sharpness
+    )
     calibrated = calibrate(*given, random_state=seed)
     assert calibrated.transition is not None
-    column = np.log(calibrated.transition).T[target[unseen]]
-    by_calibration = with_sharpness(log_proba[unseen], column, calibrated.sharpness).log_likelihood
-    mixture, view, _ = fit_mixture(*given, random_state=seed)
-    by_mixture = label_log_likelihood(mixture, view(log_proba[unseen]), target[unseen])
-    gain, error = _mean_and_error(by_mixture - by_calibration, weight[unseen])
-    best, transition = (
-        (by_mixture, mixture.transition)
-        if gain > error
-        else (by_calibration, calibrated.transition)
-    )
-    gain, error = _mean_and_error(best - plain, weight[unseen])
-    if compare and gain <= _ERRORS * error:
+    starts = [beside_predictions("calibrated", calibrated.transition, calibrated.sharpness)]
+    if n_classes > MANY_CLASSES:
+        transition, by_mixture = fit_sparse_mixture(
+            log_proba.__getitem__, target, np.where(seen, weight, 0.0), random_state=seed
+        )
+        starts.append(judged("mixture", transition, by_mixture[unseen]))
+    else:
+        mixture, view, _ = fit_mixture(*given, random_state=seed)
+        by_mixture = label_log_likelihood(mixture, view(log_proba[unseen]), target[unseen])
+        starts.append(judged("mixture", mixture.transition, by_mixture))
+    best = select_start(starts, cautious=True)  # half a block is few rows
+    if compare and select_noise_model([plain, best]) is plain:
         return None
-    return with_own_label_likeliest(transition)
+    return with_own_label_likeliest(np.asarray(best.transition))
 
 
 def _weight(data: TrainingData) -> np.ndarray:
     return np.ones(len(data)) if data.weight is None else data.weight
-
-
-def _mean_and_error(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Return the weighted mean and its standard error."""
-    values = values * weight / weight.mean()
-    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
 def fit_chunk(

@@ -16,7 +16,7 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._support.random import draw_seed
 from sknoisy._training.em import warn_of_no_convergence
 from sknoisy._training.noise_estimates import NoiseEstimator, Predict
-from sknoisy._training.selection import Candidate, select
+from sknoisy._training.selection import Candidate, select_noise_model, select_start
 from sknoisy._training.stages import Stages, TrainingConfig
 from sknoisy._training.summary import check_no_nan, summarise
 from sknoisy._transition.calibration import sharpen
@@ -26,11 +26,8 @@ _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
 
-#: Standard errors by which a start must be better than a simpler one, and by which a noise model
-#: must be better than none: a one-sided test at the level of 5 %.
-_ERRORS_OF_STARTS = 1.0
+#: Standard errors by which a start must be ahead after a short training to be the only one.
 _ERRORS_OF_TRIALS = 2.0
-_ERRORS_OF_NOISE_MODELS = 1.64
 
 
 def train(
@@ -156,9 +153,8 @@ class Trainer:
             self._try(self._joint_stage, *start, before=before)
             for start in self._ahead(plain, before, starts)
         ]
-        # Of starts that are as good, the cautious one; the other where noise is taken for granted.
-        ranked = tried if self.config.select_noise_model else tried[::-1]
-        best = select(ranked, _ERRORS_OF_STARTS) if self.folds else tried[0]
+        cautious = self.config.select_noise_model
+        best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         compared = [plain, best]
         if self.config.noise_model == "c":
             compared.append(self._try("c", best.start, best.transition, before=best))
@@ -166,7 +162,7 @@ class Trainer:
             self.candidates = [plain, *tried, *compared[2:]]
         if not self.config.select_noise_model or not self.folds:
             return compared[-1]
-        return select(compared, _ERRORS_OF_NOISE_MODELS)
+        return select_noise_model(compared)
 
     def _keeps_baseline(self, plain: Candidate) -> bool:
         """Whether joint training goes on from the weights of the baseline, as in the paper.
@@ -243,8 +239,7 @@ class Trainer:
 
     def _go_on(self) -> None:
         """Train the last stage once more, of a network that has a noise layer."""
-        noise = self.net.network.noise
-        noise_model = "c" if noise is not None and noise.depends_on_features else "s"
+        noise_model = self.net.network.noise_model
         self.initial_transition = summarise(self.net, self.data)[1]
         fold = self.folds[0] if self.config.hold_out else Fold(None, None)
         stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []

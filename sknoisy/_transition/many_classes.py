@@ -17,7 +17,7 @@ from scipy.special import gammaln, logsumexp
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
-from sknoisy._transition.starts import Estimate
+from sknoisy._transition.starts import SMALLEST_LOG_PROBABILITY, Estimate
 
 _N_COMPONENTS = 64
 _N_CANDIDATES = 12
@@ -25,7 +25,6 @@ _ROWS_OF_COMPONENTS = 5_000
 _ELEMENTS_AT_ONCE = 2**22
 _MAX_ITER = 30
 _TOLERANCE = 1e-3
-_SMALLEST_LOG_PROBABILITY = -30.0
 _SHRINKAGE = 0.02
 _SMALLEST_COUNT = 1e-9
 _STRENGTHS = np.geomspace(0.1, 1000.0, 25)
@@ -58,6 +57,28 @@ def sparse_mixture_start(
     -------
     Estimate
     """
+    transition, log_likelihood = fit_sparse_mixture(
+        predict, target, weight, random_state=random_state
+    )
+    return Estimate(transition, float(np.average(log_likelihood, weights=weight)))
+
+
+def fit_sparse_mixture(
+    predict: Callable[[np.ndarray], np.ndarray],
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the mixture of `sparse_mixture_start`; the parameters are the same.
+
+    Returns
+    -------
+    transition : ndarray of shape (true, observed)
+    log_likelihood : ndarray of shape (n_samples,)
+        Log-likelihood of the observed label of each row. The mixture learns nothing from the label
+        of a row of weight zero.
+    """
     weight = np.ones(len(target)) if weight is None else weight.astype(np.float64)
     scores, candidates, n_classes = _project(predict, target, random_state)
     codes, pair = np.unique(candidates * n_classes + target[:, None], return_inverse=True)
@@ -65,7 +86,7 @@ def sparse_mixture_start(
     pairs = _Pairs(codes, n_classes)
     responsibility = np.zeros(candidates.shape)
     responsibility[:, 0] = 1.0  # the likeliest class comes first
-    log_likelihood = -np.inf
+    mean = -np.inf
     for _ in range(_MAX_ITER):
         weighted = responsibility * weight[:, None]
         transition, _, _ = pairs.transition(_counts(pair, weighted, len(codes)))
@@ -73,12 +94,12 @@ def sparse_mixture_start(
         joint = log_clean + np.log(transition)[pair]
         evidence = logsumexp(joint, axis=1)
         responsibility = np.exp(joint - evidence[:, None])
-        last = log_likelihood
-        log_likelihood = np.average(evidence - logsumexp(log_clean, axis=1), weights=weight)
-        if abs(log_likelihood - last) < _TOLERANCE:
+        log_likelihood = evidence - logsumexp(log_clean, axis=1)
+        last, mean = mean, np.average(log_likelihood, weights=weight)
+        if abs(mean - last) < _TOLERANCE:
             break
     counts = _counts(pair, responsibility * weight[:, None], len(codes))
-    return Estimate(pairs.renamed(counts).matrix(counts), float(log_likelihood))
+    return pairs.renamed(counts).matrix(counts), log_likelihood
 
 
 def _counts(pair: np.ndarray, responsibility: np.ndarray, n_pairs: int) -> np.ndarray:
@@ -120,7 +141,7 @@ def _likeliest(log_proba: np.ndarray, target: np.ndarray, n_candidates: int) -> 
 
 
 def _centred(log_proba: np.ndarray) -> np.ndarray:
-    floored = np.maximum(log_proba, _SMALLEST_LOG_PROBABILITY).astype(np.float32)
+    floored = np.maximum(log_proba, SMALLEST_LOG_PROBABILITY).astype(np.float32)
     return floored - floored.mean(axis=1, keepdims=True)
 
 

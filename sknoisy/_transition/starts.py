@@ -33,15 +33,13 @@ from sknoisy._transition.mixture import (
     recount,
 )
 
-_SMALLEST_LOG_PROBABILITY = -30.0
+SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
 _PSEUDO_LABELS = 20.0
 _CALIBRATION_ELEMENTS = 200_000
 _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
-_MOST_CLASSES_TO_CLUSTER = 200
-_MANY_CLASSES_ITERATIONS = 15
 
 
 class Estimate(NamedTuple):
@@ -314,12 +312,10 @@ def fit_mixture(
     some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
     first = [some.argmax(axis=1)]
-    few = n_classes <= _MOST_CLASSES_TO_CLUSTER
-    if few and len(some) >= _ROWS_PER_CLUSTER * n_classes:
+    if len(some) >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_fit_clusters(some, weights, random_state).labels_)
-    limit = {} if few else {"max_iter": _MANY_CLASSES_ITERATIONS}
     fits = [
-        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights, **limit), view)
+        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
         for view in (_contrasts, _without_tails)
         for scores in [view(log_proba[rows])]
         for classes in first
@@ -329,7 +325,7 @@ def fit_mixture(
 
 
 def _floored(log_proba: np.ndarray) -> np.ndarray:
-    return np.maximum(log_proba.astype(np.float64), _SMALLEST_LOG_PROBABILITY)
+    return np.maximum(log_proba.astype(np.float64), SMALLEST_LOG_PROBABILITY)
 
 
 def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:

@@ -1,4 +1,4 @@
-"""What the classifier is timed against, around the same network and the same data.
+"""Contenders that the classifier is timed against, around the same network and the same data.
 
 Every contender is a function ``fit(problem, n_epochs)`` that trains from scratch. The loop is the
 yardstick: the shortest code with torch that does nothing but train.

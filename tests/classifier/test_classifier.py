@@ -1,4 +1,4 @@
-"""What fit does, what comes out of it, and that the predictions agree with each other."""
+"""The steps of fit, its results, and predictions that agree with each other."""
 
 import copy
 import re

@@ -1,4 +1,4 @@
-"""What is refused, and that each message names the parameter, what was expected and what came."""
+"""Refusals: each message names the parameter, what was expected and what came."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""What an import loads, in an interpreter of its own."""
+"""Modules that an import loads, in an interpreter of its own."""
 
 import subprocess
 import sys

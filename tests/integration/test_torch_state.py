@@ -1,4 +1,4 @@
-"""What the caller has set in torch: fits and predictions are the same under it, and leave it."""
+"""Settings of torch: results are the same under those of the caller, which stay as they are."""
 
 import copy
 import pickle

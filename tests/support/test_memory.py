@@ -1,4 +1,4 @@
-"""What is known not to fit in memory is refused before it is tried, with the sum."""
+"""Refusals, with the sum, of what is known not to fit in memory."""
 
 import numpy as np
 import pytest
