@@ -156,13 +156,13 @@ def test_noise_is_not_found_where_there_is_none(distance):
 
 def test_known_noise_and_the_c_model_are_tested():
     X, y_true = load_digits(return_X_y=True)
-    X, y_true = X[:900] / 16, y_true[:900]
+    X, y_true = X[:600] / 16, y_true[:600]
     pair = pair_transition(10, 0.4)
     known = classifier(transition_init=pair, learn_transition=False)
     y = corrupt_labels(y_true, pair, random_state=0)
     assert noise_test(known, X, y, cv=3).pvalue < 1e-3
     assert noise_test(known, X, y_true, cv=3).pvalue > 0.05
-    test = noise_test(NoisyLabelClassifier(noise_model="c", random_state=0), X, y, cv=3)
+    test = noise_test(classifier(noise_model="c"), X, y, cv=3)
     assert test.pvalue < 1e-3
     assert abs(test.noise_rate - np.mean(y != y_true)) < 0.08
 

@@ -55,7 +55,7 @@ def test_the_likelihood_chooses_as_clean_labels_would_and_the_noisy_accuracy_doe
 
     search = GridSearchCV(
         NoisyLabelClassifier(max_epochs=30, random_state=0),
-        {"noise_model": [None, "s"], "hidden_layer_sizes": [(8,), (100,)], "lr": [1e-3, 1e-2]},
+        {"noise_model": [None, "s"], "hidden_layer_sizes": [(8,), (100,)]},
         scoring=SCORING | {"clean": clean_accuracy},
         cv=StratifiedKFold(2, shuffle=True, random_state=0),
         refit="likelihood",
