@@ -154,7 +154,7 @@ def most_likely_transition(
     transition : ndarray of shape (true, observed)
     log_likelihood : float
         Of the labels and the pseudo-counts, at most 0.1 below its maximum (the gap of Frank
-        and Wolfe), unless that takes more than 1000 steps.
+        and Wolfe), unless that takes more than 500 steps.
     """
 
     def step(transition: FloatArray) -> tuple[FloatArray, float, float]:
@@ -189,8 +189,8 @@ def most_likely_transition(
             transition = floored(further, _SMALLEST_TRANSITION)
         else:
             transition = safe
-    if best == -np.inf:  # the last extrapolation went too far as well
-        best = step(transition)[1]
+    else:
+        transition, best = safe, step(safe)[1]  # not one that may have gone too far
     return transition, best
 
 

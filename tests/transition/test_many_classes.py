@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
 from sknoisy._transition import many_classes
@@ -121,3 +121,54 @@ def test_labels_that_no_row_has_and_classes_that_no_row_is_predicted_to_be():
     found = start(log_proba, observed)
     assert np.isfinite(found.transition).all()
     assert_allclose(found.transition.sum(axis=1), 1.0)
+
+
+def test_classes_are_named_by_few_labels_as_by_many():
+    """Those that no label speaks for must not outweigh those of small weight."""
+    codes = np.array(
+        [0, 1, 3, 4, 5, 7, 8]
+    )  # of three classes; (true 2, observed 0) is not among them
+    counts = np.array([1.0, 5.0, 6.0, 1.0, 0.5, 0.5, 4.0])
+    for scale in (1.0, 1e-2, 1e-4):
+        pairs = many_classes._Pairs(codes, 3)
+        named = pairs.renamed(scale * counts)
+        assert_array_equal(named.true, [1, 1, 0, 0, 0, 2, 2])
+        assert_array_equal(named.observed, pairs.observed)
+        assert_array_equal(named.right, named.true == named.observed)
+
+
+def test_scores_of_classes_are_computed_for_a_part_of_the_rows_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((300, 4)).astype(np.float32)
+    candidates = np.argsort(rng.uniform(size=(300, 6)), axis=1)[:, :3]
+    responsibility = rng.dirichlet(np.ones(3), 300)
+    given = scores, candidates, responsibility, 6
+    whole = many_classes._discriminant(*given)
+    sizes, gen_batches = [], many_classes.gen_batches
+
+    def noted(n, batch_size):
+        sizes.append(batch_size)
+        return gen_batches(n, batch_size)
+
+    monkeypatch.setattr(many_classes, "_ELEMENTS_AT_ONCE", 3 * 4 * 25)
+    monkeypatch.setattr(many_classes, "gen_batches", noted)
+    assert_allclose(many_classes._discriminant(*given), whole, rtol=1e-5)
+    assert sizes == [25]
+
+
+def test_the_scores_tell_classes_as_a_discriminant_analysis_does():
+    """Where every row is of one class for certain, up to a constant of each row."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 400)
+    scores = (2.0 * np.eye(4)[y, :3] + rng.standard_normal((400, 3))).astype(np.float32)
+    candidates = np.tile(np.arange(4), (400, 1))
+    found = many_classes._discriminant(scores, candidates, np.eye(4)[y], 4)
+    mean = np.array([scores[y == i].mean(axis=0) for i in range(4)])
+    covariance = (scores - mean[y]).T @ (scores - mean[y]) / len(y)
+    covariance += 0.02 * np.trace(covariance) / 3 * np.eye(3)
+    distance = scores[:, None] - mean
+    expected = np.log(np.bincount(y) / len(y)) - 0.5 * np.einsum(
+        "tki,ij,tkj->tk", distance, np.linalg.inv(covariance), distance
+    )
+    found, expected = (log_softmax(values, axis=1) for values in (found, expected))
+    assert_allclose(found, expected, atol=1e-3)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
+from sknoisy._transition import mixture
 from sknoisy._transition.mixture import fit_noisy_mixture, heaviest_diagonal, recount
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
@@ -196,3 +197,30 @@ def test_no_other_order_has_a_heavier_diagonal(seed, k):
 def test_the_cluster_at_each_place_is_the_one_named_after_it():
     transition = np.array([[0.1, 0.9, 0.0], [0.2, 0.1, 0.7], [0.8, 0.1, 0.1]])
     assert_array_equal(heaviest_diagonal(transition), [2, 0, 1])
+
+
+@pytest.mark.parametrize("pseudo_count", [0.0, 0.1, 40.0])
+def test_so_many_rows_of_labels_are_added_to_every_class(pseudo_count):
+    scores, observed, y = sample(uniform_transition(5, 0.4), distance=30.0)
+    counts = np.array([np.bincount(observed[y == i], minlength=5) for i in range(5)])
+    expected = (counts + pseudo_count / 5) / (counts.sum(axis=1, keepdims=True) + pseudo_count)
+    fit = fit_noisy_mixture(scores, observed, y, 5, pseudo_count=pseudo_count)
+    assert_allclose(fit.transition, expected, atol=1e-6)
+    assert_allclose(recount(fit, scores, observed, pseudo_count=pseudo_count), expected, atol=1e-6)
+
+
+def test_counts_are_made_of_a_part_of_the_rows_at_a_time(monkeypatch):
+    scores, observed, y = sample(uniform_transition(5, 0.4))
+    whole = fit_noisy_mixture(scores, observed, y, 5)
+    sizes, discriminant = [], mixture._discriminant
+
+    def noted(scores, *moments):
+        sizes.append(scores.shape[1])
+        return discriminant(scores, *moments)
+
+    monkeypatch.setattr(mixture, "_ELEMENTS_AT_ONCE", 5 * 64)
+    monkeypatch.setattr(mixture, "_discriminant", noted)
+    counted = recount(whole, scores, observed)
+    assert max(sizes) == 64
+    assert sum(sizes) == len(scores)
+    assert_allclose(counted, whole.transition, atol=1e-3)
