@@ -149,3 +149,18 @@ def test_so_many_labels_are_added_for_each_entry_of_the_matrix(problem, n_rows, 
     counts = found.posterior.T @ np.eye(3)[target] + pseudo_count * 3 * prior
     counts /= counts.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.transition, counts, atol=2e-3)
+
+
+def test_em_is_accelerated(monkeypatch, problem):
+    """Nine steps do here what takes hundreds without extrapolation."""
+    log_proba, _, target = problem
+    rows = [target == j for j in range(3)]
+    given = (
+        [np.exp(log_proba)[r] for r in rows],
+        [np.ones(r.sum()) for r in rows],
+        np.full((3, 3), 0.05) + 0.85 * np.eye(3),
+        np.zeros((3, 3)),
+    )
+    best = calibration.most_likely_transition(*given)[1]
+    monkeypatch.setattr(calibration, "_MAX_STEPS", 20)
+    assert calibration.most_likely_transition(*given)[1] == pytest.approx(best, abs=0.1)
