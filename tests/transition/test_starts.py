@@ -465,3 +465,11 @@ def test_no_wrong_label_is_likelier_than_the_right_one_afterwards(seed, k):
     assert_is_transition(found, k)
     assert (found.max(axis=1) <= np.diag(found) + 1e-9).all()
     assert_allclose(with_own_label_likeliest(found), found, atol=1e-9)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_more_than_two_hundred_classes_keep_one_rate_of_errors(rate):
+    log_proba, observed = hard_problem(uniform_transition(220, rate), 3000)
+    found = starts.calibrated_start(log_proba, observed).transition
+    assert_allclose(found, uniform_transition(220, 1.0 - found[0, 0]), atol=1e-9)
+    assert found[0, 0] == pytest.approx(1.0 - rate, abs=0.15)
