@@ -219,13 +219,15 @@ def fit_pooled_noise(
     some = slice(None, None, -(-len(target) // _MOST_ROWS_FOR_ONE_RATE))
     log_proba, target = np.maximum(log_proba[some], _SMALLEST_LOG_PROBA), target[some]
     weight = None if weight is None else weight[some]
-    rows = np.arange(len(target))
+    log_proba = log_proba - log_proba.max(axis=1, keepdims=True)
+    own_log_proba = log_proba[np.arange(len(target)), target]
 
     def loss(parameters: np.ndarray) -> float:
         log_sharpness, log_odds = parameters
-        own = softmax(np.exp(np.clip(log_sharpness, *LOG_SHARPNESS)) * log_proba, axis=1)
+        sharpness = np.exp(np.clip(log_sharpness, *LOG_SHARPNESS))
+        own = np.exp(sharpness * own_log_proba) / np.exp(sharpness * log_proba).sum(axis=1)
         wrong = expit(log_odds) / (n_classes - 1)
-        likelihood = wrong + own[rows, target] * (1.0 - n_classes * wrong)
+        likelihood = wrong + own * (1.0 - n_classes * wrong)
         return -float(np.average(np.log(np.maximum(likelihood, 1e-300)), weights=weight))
 
     # The likelihood may have a maximum for each of them: sharp with noise, and blurred without.

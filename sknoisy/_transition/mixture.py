@@ -156,6 +156,23 @@ def label_log_likelihood(
     return _softmax(joint) - total
 
 
+def clean_log_proba(mixture: NoisyMixture, scores: np.ndarray) -> np.ndarray:
+    """Log-probabilities of the true label of each row, given its scores.
+
+    Parameters
+    ----------
+    mixture : NoisyMixture
+    scores : ndarray of shape (n_samples, n_scores)
+
+    Returns
+    -------
+    ndarray of shape (n_samples, true)
+    """
+    joint = _discriminant(scores.T, mixture.prior, mixture.mean, mixture.covariance)
+    joint -= _softmax(joint.copy())
+    return joint.T
+
+
 def _normalised(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
     counts = counts + pseudo_count / len(counts)
     return counts / counts.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ network that has seen a label believes it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -296,8 +296,19 @@ def fit_mixture(
     weight: np.ndarray | None = None,
     *,
     random_state: int | None = None,
+    starts: Sequence[np.ndarray] = (),
+    most_classes_to_cluster: int = _MOST_CLASSES_TO_CLUSTER,
 ) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
-    """Fit the mixture of `mixture_start`; the parameters are the same.
+    """Fit the mixture of `mixture_start`; with more parameters.
+
+    Parameters
+    ----------
+    log_proba, target, weight, random_state
+        As of `mixture_start`.
+    starts : sequence of ndarray of shape (n_samples,), default=()
+        Classes of the rows that EM starts from as well.
+    most_classes_to_cluster : int, default=200
+        With more classes EM does not start from clusters, and takes few iterations.
 
     Returns
     -------
@@ -311,7 +322,7 @@ def fit_mixture(
     rows = _capped_rows(len(log_proba), n_classes, random_state)
     some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
-    first = [some.argmax(axis=1)]
+    first = [some.argmax(axis=1), *(classes[rows] for classes in starts)]
     if len(some) >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_fit_clusters(some, weights, random_state).labels_)
     fits = [

@@ -1,0 +1,341 @@
+"""Noise models for given out-of-sample probabilities, and the choice between them.
+
+The probabilities are those of a classifier that was trained on the observed labels as they are, for
+rows that it did not see. A noise model maps them to probabilities of the true label and has a
+transition matrix; together they say how likely each observed label is. Each model is fitted to a
+part of the rows and judged by the labels of the others, so that a flexible one is not taken for its
+flexibility, and a hard problem not for noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+from sknoisy._support.threads import threads_for_classes
+from sknoisy._support.validation import FloatArray
+from sknoisy._transition.calibration import (
+    Recalibration,
+    recalibrate,
+    sharpen,
+    uniform_noise,
+    with_pooled_noise,
+    with_sharpness,
+    without_noise,
+)
+from sknoisy._transition.counts import floored, soft_counts
+from sknoisy._transition.mixture import clean_log_proba as of_mixture
+from sknoisy._transition.softmax_layer import SoftmaxLayer, fit_softmax_layer
+from sknoisy._transition.starts import fit_mixture
+
+#: Of each row what is below this probability makes no difference to a layer.
+_SMALLEST_SCORE = 0.01
+
+_SMALLEST_TRANSITION = 1e-12
+_FEWEST_ROWS_FOR_HALVES = 5_000
+_PARTS_OF_FEW_ROWS = 4
+_PRIOR_LABELS = 20.0
+_MANY_PRIOR_LABELS = 100.0
+_SMALLEST_RATE = 0.02
+_ELEMENTS_AT_ONCE = 2**21
+_ELEMENTS_FOR_ONE_RATE = 200_000
+_ROWS_TO_FIT = (4_000, 20_000)
+_STEPS_ON_ALL_ROWS = 5
+
+#: More classes than these have no layers.
+_MOST_CLASSES_FOR_LAYERS = 50
+
+
+class NoiseModel(NamedTuple):
+    """A fitted noise model.
+
+    Attributes
+    ----------
+    predict : callable
+        From log-probabilities of the observed labels to those of the true ones, both of shape
+        (n_samples, n_classes).
+    transition : ndarray of shape (true, observed)
+    """
+
+    predict: Callable[[FloatArray], FloatArray]
+    transition: FloatArray
+
+    def log_column(self, target: np.ndarray) -> FloatArray:
+        """Return log p(observed label | true label), shape (n_samples, true)."""
+        return np.log(np.maximum(self.transition, _SMALLEST_TRANSITION)).T[target]
+
+
+#: From rows to a model that is fitted to them.
+Fit = Callable[["_Rows"], NoiseModel]
+
+
+class NoiseFit(NamedTuple):
+    """What the probabilities and the chosen noise model say.
+
+    Attributes
+    ----------
+    name : str
+        Of the noise model.
+    recalibration : Recalibration
+        Of all rows, with the matrix of the noise model, whether noise was detected or not.
+    held_out : Recalibration
+        Of the rows that the models were judged by, each by a model that was not fitted to it.
+    rows : ndarray of shape (n_rows,)
+        Which rows these are.
+    gains : list of ndarray of shape (n_rows,)
+        Log-likelihood of the labels of these rows with the noise model, less that without noise:
+        with sharpened probabilities and, up to fifty classes, with a linear map of them.
+    """
+
+    name: str
+    recalibration: Recalibration
+    held_out: Recalibration
+    rows: np.ndarray
+    gains: list[FloatArray]
+
+    @property
+    def is_likelier(self) -> bool:
+        """Whether noise explains labels of unseen rows better than any way without."""
+        return all(gain.mean() > 0 for gain in self.gains)
+
+
+def fit_noise_model(
+    log_proba: FloatArray, target: np.ndarray, *, random_state: int | None = 0
+) -> NoiseFit:
+    """Fit noise models of rising flexibility and keep the one that explains unseen labels best.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        Log-probabilities of the observed labels, for rows that the classifier did not see.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    random_state : int or None, default=0
+        Of the rows that models are fitted to, and of their parts.
+
+    Returns
+    -------
+    NoiseFit
+    """
+    n_samples, n_classes = log_proba.shape
+    random = np.random.RandomState(random_state)
+    n_most = int(np.clip(4e7 / n_classes**2, *_ROWS_TO_FIT))
+    rows = np.sort(random.permutation(n_samples)[:n_most])
+    some, labels = log_proba[rows], target[rows]
+    n_parts = _PARTS_OF_FEW_ROWS if len(rows) < _FEWEST_ROWS_FOR_HALVES else 2
+    order = np.lexsort((random.permutation(len(rows)), labels))
+    part = np.empty(len(rows), dtype=np.intp)
+    part[order] = np.arange(len(rows)) % n_parts
+    few = n_classes <= _MOST_CLASSES_FOR_LAYERS
+    models = {name: fit for name, fit in _MODELS.items() if few or name in _OF_MANY_CLASSES}
+    nulls = {name: fit for name, fit in _WITHOUT.items() if few or name == "sharpened"}
+    with threads_for_classes(n_classes):
+        unseen = _cross_fit({**models, **nulls}, some, labels, part)
+        scores = {name: _log_likelihood(unseen[name], labels) for name in unseen}
+        name = max(models, key=lambda name: scores[name].mean())
+        model = models[name](_Rows(some, labels))
+        held_out = _recalibrated(name, model, unseen[name].clean_log_proba, labels)
+        assert held_out.transition is not None
+        transition = held_out.transition
+        scaled = with_sharpness(model.predict(log_proba), log_proba, held_out.sharpness)
+        if len(rows) < n_samples:
+            transition = _recount(scaled.clean_log_proba, target, transition)
+        model = model._replace(transition=transition)
+    gains = [scores[name] - scores[null] for null in nulls]
+    return NoiseFit(
+        name,
+        scaled._replace(transition=transition, log_column=model.log_column(target)),
+        held_out,
+        rows,
+        gains,
+    )
+
+
+class _Unseen(NamedTuple):
+    """What models that were not fitted to a row say of it; arrays of shape (n_rows, true)."""
+
+    clean_log_proba: FloatArray
+    log_column: FloatArray
+
+
+def _cross_fit(
+    models: dict[str, Fit], log_proba: FloatArray, target: np.ndarray, part: np.ndarray
+) -> dict[str, _Unseen]:
+    """Fit the models to the rows outside each part, and let them judge those inside."""
+    unseen = {name: _Unseen(*np.empty((2, *log_proba.shape))) for name in models}
+    for number in range(part.max() + 1):
+        inside = part == number
+        rows = _Rows(log_proba[~inside], target[~inside])
+        for name, fit in models.items():
+            model = fit(rows)
+            unseen[name].clean_log_proba[inside] = model.predict(log_proba[inside])
+            unseen[name].log_column[inside] = model.log_column(target[inside])
+    return unseen
+
+
+def _recalibrated(
+    name: str, model: NoiseModel, log_proba: FloatArray, target: np.ndarray
+) -> Recalibration:
+    """Fit sharpness and matrix once more, to what was said of rows that the model did not see."""
+    if name in _UNIFORM:
+        return with_pooled_noise(log_proba, target)
+    n_prior = _MANY_PRIOR_LABELS if name == "matrix" else _PRIOR_LABELS
+    strength = n_prior / log_proba.shape[1]
+    return recalibrate(log_proba, target, model.transition, pseudo_count=strength)
+
+
+def _log_likelihood(unseen: _Unseen, target: np.ndarray) -> FloatArray:
+    joint = unseen.clean_log_proba + unseen.log_column
+    return np.log(np.maximum(np.exp(joint).sum(axis=1), 1e-300))
+
+
+def _recount(log_clean: FloatArray, target: np.ndarray, transition: FloatArray) -> FloatArray:
+    """Take a few steps of EM on all rows, of a matrix that was fitted to some of them."""
+    n_classes, prior = len(transition), _PRIOR_LABELS * transition
+    batches = list(gen_batches(len(target), max(1, _ELEMENTS_AT_ONCE // n_classes)))
+    for _ in range(_STEPS_ON_ALL_ROWS):
+        counts = prior.copy()
+        for rows in batches:
+            posterior = np.exp(log_clean[rows]) * transition.T[target[rows]]
+            posterior /= posterior.sum(axis=1, keepdims=True)
+            counts += soft_counts(posterior, target[rows], n_classes)
+        transition = counts / counts.sum(axis=1, keepdims=True)
+    return transition
+
+
+# The models
+
+
+class _Rows:
+    """Rows that models are fitted to, and the simple models that others start from.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_rows, n_classes)
+    target : ndarray of shape (n_rows,)
+    """
+
+    def __init__(self, log_proba: FloatArray, target: np.ndarray) -> None:
+        self.log_proba = log_proba
+        self.target = target
+        self.n_classes = log_proba.shape[1]
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        return _scores(self.log_proba)
+
+    @cached_property
+    def uniform(self) -> NoiseModel:
+        """One sharpness and one rate of errors."""
+        every = max(1, self.log_proba.size // _ELEMENTS_FOR_ONE_RATE)
+        fit = with_pooled_noise(self.log_proba[::every], self.target[::every])
+        assert fit.transition is not None
+        return _sharpened(fit.sharpness, fit.transition)
+
+    @cached_property
+    def prior(self) -> FloatArray:
+        """Errors at that rate, which free matrices are drawn to."""
+        rate = 1.0 - self.uniform.transition[0, 0]
+        return uniform_noise(max(rate, _SMALLEST_RATE), self.n_classes)
+
+    def matrix(self, n_prior: float) -> NoiseModel:
+        """One sharpness and a free matrix, with so many labels a class added to those observed."""
+        fit = recalibrate(
+            self.log_proba, self.target, self.prior, pseudo_count=n_prior / self.n_classes
+        )
+        assert fit.transition is not None
+        return _sharpened(fit.sharpness, fit.transition)
+
+    @cached_property
+    def start(self) -> NoiseModel:
+        """The free matrix that richer models start from."""
+        return self.matrix(_PRIOR_LABELS)
+
+    @cached_property
+    def mixture(self) -> NoiseModel:
+        """Gaussian classes with noisy labels."""
+        classes = (self.start.predict(self.log_proba) + self.start.log_column(self.target)).argmax(
+            1
+        )
+        mixture, view, _ = fit_mixture(
+            self.log_proba, self.target, random_state=0, starts=[classes]
+        )
+        return NoiseModel(lambda given: of_mixture(mixture, view(given)), mixture.transition)
+
+    def layer(self, penalty: float, matrix: str) -> NoiseModel:
+        """Fit a softmax layer.
+
+        Parameters
+        ----------
+        penalty : float
+            Of its weights.
+        matrix : {"fixed", "uniform", "matrix", "mixture"}
+            "fixed" is the identity, "uniform" has one rate of errors; "matrix" and "mixture" are
+            free and start from these models.
+        """
+        bias: FloatArray = np.zeros(self.n_classes)
+        if matrix == "mixture":
+            weight, bias = _linear_map(self.scores, self.mixture.predict(self.log_proba))
+            transition = floored(self.mixture.transition, 1e-4)
+        else:
+            by_name = {"fixed": np.eye(self.n_classes), "uniform": self.prior}
+            transition = by_name.get(matrix, self.start.transition)
+            log_column = np.log(np.maximum(transition, 1e-300)).T[self.target]
+            weight = sharpen(self.scores, log_column).sharpness * np.eye(self.n_classes)
+        layer = fit_softmax_layer(
+            self.scores,
+            self.target,
+            SoftmaxLayer(weight, bias, transition),
+            penalty=penalty,
+            matrix=matrix if matrix in ("fixed", "uniform") else _PRIOR_LABELS * self.prior,
+        )
+        return NoiseModel(lambda given: layer.clean_log_proba(_scores(given)), layer.transition)
+
+
+#: The two ways to explain labels without noise.
+_WITHOUT: dict[str, Fit] = {
+    "sharpened": lambda rows: _sharpened(
+        without_noise(rows.log_proba, rows.target).sharpness, np.eye(rows.n_classes)
+    ),
+    "layer": lambda rows: rows.layer(10.0, "fixed"),
+}
+
+#: The simplest first.
+_MODELS: dict[str, Fit] = {
+    "uniform": lambda rows: rows.uniform,
+    "matrix": lambda rows: rows.matrix(_MANY_PRIOR_LABELS),
+    "layer, uniform": lambda rows: rows.layer(10.0, "uniform"),
+    "mixture": lambda rows: rows.mixture,
+    "layer, matrix": lambda rows: rows.layer(10.0, "matrix"),
+    "free layer, matrix": lambda rows: rows.layer(1.0, "matrix"),
+    "layer on mixture": lambda rows: rows.layer(1.0, "mixture"),
+}
+_UNIFORM = ("uniform", "layer, uniform")
+_OF_MANY_CLASSES = ("uniform", "matrix", "mixture")
+
+
+def _sharpened(sharpness: float, transition: FloatArray) -> NoiseModel:
+    def predict(log_proba: FloatArray) -> FloatArray:
+        return with_sharpness(log_proba, log_proba, sharpness).clean_log_proba
+
+    return NoiseModel(predict, transition)
+
+
+def _scores(log_proba: FloatArray) -> FloatArray:
+    scores = np.log(np.exp(log_proba) + min(_SMALLEST_SCORE, 1.0 / log_proba.shape[1]))
+    return scores - scores.mean(axis=1, keepdims=True)
+
+
+def _linear_map(scores: FloatArray, log_clean: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return weights and biases that give about these log-probabilities, by ridge regression."""
+    wanted = np.maximum(log_clean, np.log(_SMALLEST_TRANSITION))
+    wanted = wanted - wanted.mean(axis=1, keepdims=True)
+    middle, level = scores.mean(axis=0), wanted.mean(axis=0)
+    centred = scores - middle
+    ridge = 1e-3 * len(scores) * np.eye(scores.shape[1])
+    weight = np.linalg.solve(centred.T @ centred + ridge, centred.T @ (wanted - level))
+    return weight, level - middle @ weight
