@@ -1,16 +1,21 @@
-"""Which labels are wrong, and what the noise looks like.
+"""Which labels are wrong, what the noise looks like, and the way to clean labels.
 
-The estimator may be a `NoisyLabelClassifier`, a pipeline that ends in one, or a search over
-either. Rows of transition matrices are true classes, columns observed ones.
+The estimator may be any classifier with ``predict_proba``, or out-of-sample probabilities are given
+in its place. A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either, brings
+its own noise model. Rows of transition matrices are true classes, columns observed ones.
 """
 
+from sknoisy._review.corrections import apply_corrections
+from sknoisy._review.issues import LabelIssues
 from sknoisy.inspection._displays import TrainingCurveDisplay, TransitionMatrixDisplay
 from sknoisy.inspection._label_issues import find_label_issues, label_quality
 from sknoisy.inspection._uncertainty import noise_test, transition_interval
 
 __all__ = [
+    "LabelIssues",
     "TrainingCurveDisplay",
     "TransitionMatrixDisplay",
+    "apply_corrections",
     "find_label_issues",
     "label_quality",
     "noise_test",

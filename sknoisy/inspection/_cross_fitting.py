@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing
 
 from sknoisy._support.meta_estimators import is_search, unwrap_fitted, unwrap_unfitted
@@ -104,20 +105,78 @@ def partition(cv: Any, X: Any, y: np.ndarray, groups: Any = None) -> Partition:
     return Partition(y, classes, target, splits)
 
 
-def out_of_fold_log_probabilities(estimator: Any, X: Any, rows: Partition) -> HeldOut:
+def fit_folds(
+    estimator: Any, X: Any, rows: Partition, n_jobs: int | None = None
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Fit a clone of the estimator for every split; yield it with the rows that it did not see."""
+    found = cross_validate(
+        estimator,
+        X,
+        rows.y,
+        cv=rows.splits,
+        scoring=_no_score,
+        n_jobs=n_jobs,
+        return_estimator=True,
+        return_indices=True,
+        error_score="raise",
+    )
+    yield from zip(found["estimator"], found["indices"]["test"], strict=True)
+
+
+def _no_score(estimator: Any, X: Any, y: Any) -> float:
+    return 0.0
+
+
+def out_of_fold_proba(
+    estimator: Any, X: Any, rows: Partition, *, n_jobs: int | None = None
+) -> FloatArray:
+    """Probabilities of the observed labels by clones that did not see the row.
+
+    Parameters
+    ----------
+    estimator : object
+        A classifier with ``predict_proba``.
+    X : array-like of shape (n_samples, ...)
+    rows : Partition
+    n_jobs : int, default=None
+        As of `sklearn.model_selection.cross_validate`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_classes)
+        Columns in the order of ``rows.classes``.
+    """
+    proba = np.empty((len(rows.y), len(rows.classes)))
+    for model, test in fit_folds(estimator, X, rows, n_jobs):
+        columns = np.argsort(getattr(model, "classes_", rows.classes))
+        proba[test] = model.predict_proba(_safe_indexing(X, test))[:, columns]
+    return proba
+
+
+def out_of_fold_log_probabilities(
+    estimator: Any, X: Any, rows: Partition, n_jobs: int | None = None
+) -> HeldOut:
     """Fit a clone of the estimator for every split and let it predict the rows held out."""
     y, n_classes = rows.y, len(rows.classes)
     clean, column = np.empty((2, len(y), n_classes))
     transition = np.zeros((n_classes, n_classes))
-    for train, test in rows.splits:
-        model = clone(estimator).fit(_safe_indexing(X, train), y[train])
+    for model, test in fit_folds(estimator, X, rows, n_jobs):
         classifier, X_test = unwrap_fitted(model, _safe_indexing(X, test), NEEDED)
         clean[test], column[test] = classifier._label_factors(X_test, y[test])
         transition += classifier.transition_matrix_ / len(rows.splits)
     return HeldOut(clean, column, transition)
 
 
-def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
+def cross_fit(
+    estimator: Any, X: Any, rows: Partition, *, n_jobs: int | None = None
+) -> Recalibration:
+    """Return the fit of `cross_fit_and_predict`; the parameters are the same."""
+    return cross_fit_and_predict(estimator, X, rows, n_jobs=n_jobs)[0]
+
+
+def cross_fit_and_predict(
+    estimator: Any, X: Any, rows: Partition, *, n_jobs: int | None = None
+) -> tuple[Recalibration, tuple[HeldOut, HeldOut] | None]:
     """Fit the estimator to every split and recalibrate its predictions for the rows held out.
 
     For estimators with noise that depends on the features, one matrix for all rows is tried as
@@ -134,23 +193,29 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
         Unfitted, or fitted: it is cloned.
     X : array-like of shape (n_samples, ...)
     rows : Partition
+    n_jobs : int, default=None
+        How many folds are fitted at a time.
 
     Returns
     -------
-    Recalibration
+    fit : Recalibration
+    unseen : tuple of HeldOut, or None
+        Predictions with and without noise model; None if only one of them was made.
     """
     estimator = best_of_search(estimator, X, rows.y)
     classifier = unwrap_unfitted(estimator, NEEDED)
-    held_out = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
+    kept = always_with_noise_model(estimator)
+    held_out = out_of_fold_log_probabilities(kept, X, rows, n_jobs)
     if not classifier.learn_transition:
-        return sharpen(held_out.clean_log_proba, held_out.log_column)
+        return sharpen(held_out.clean_log_proba, held_out.log_column), None
     start = held_out.transition
     candidates = [recalibrate(held_out.clean_log_proba, rows.target, start)]
     if classifier.noise_model == "c":
         candidates.insert(0, sharpen(held_out.clean_log_proba, held_out.log_column))
-    predictions = [held_out.clean_log_proba]
+    predictions, unseen = [held_out.clean_log_proba], None
     if classifier.noise_model is not None:
-        plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
+        plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows, n_jobs)
+        unseen = held_out, plain
         candidates.append(recalibrate(plain.clean_log_proba, rows.target, start))
         predictions.append(plain.clean_log_proba)
     best = candidates[0]
@@ -164,7 +229,7 @@ def cross_fit(estimator: Any, X: Any, rows: Partition) -> Recalibration:
     pooled = [with_pooled_noise(log_proba, rows.target) for log_proba in predictions]
     if not any(is_clearly_better(fit, without) for fit in [*candidates, *pooled]):
         best = best._replace(transition=without.transition)
-    return best
+    return best, unseen
 
 
 def is_clearly_better(fit: Recalibration, other: Recalibration) -> bool:

@@ -6,17 +6,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax
-from sklearn.utils import Bunch
 
+from sknoisy._review.issues import LabelIssues
 from sknoisy._support import validation
-from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
 from sknoisy._support.validation import FloatArray
-from sknoisy.inspection._cross_fitting import NEEDED, cross_fit, partition
+from sknoisy.inspection._evidence import weigh_labels
+from sknoisy.inspection._uncertainty import judge_evidence, rate_interval
 
 
 def label_quality(
-    estimator: Any, X: Any, y: ArrayLike, cv: Any = None, *, groups: ArrayLike | None = None
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    cv: Any = None,
+    *,
+    groups: ArrayLike | None = None,
+    pred_proba: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    n_jobs: int | None = None,
 ) -> Any:
     r"""Probability that an observed label is the true one, given the features and the label.
 
@@ -24,17 +31,28 @@ def label_quality(
     ----------
     estimator : estimator
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
-        unless `cv` is given.
+        unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
+        None with `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+        None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
     cv : int, splitter or iterable of (train, test) rows, default=None
-        None asks the fitted estimator, which is quick; but a network believes labels that it
-        was trained on, the more so the fewer the rows. Otherwise clones are fitted, and each
-        row is judged by one that did not see its label. An int is the number of folds,
-        stratified by the observed labels. The splits must hold out each row once.
+        None asks the fitted estimator if it has a noise model, which is quick; but a network
+        believes labels that it was trained on, the more so the fewer the rows. Otherwise clones
+        are fitted, and each row is judged by one that did not see its label. An int is the number
+        of folds, stratified by the observed labels; for classifiers without a noise model, None
+        is 5. The splits must hold out each row once.
     groups : array-like of shape (n_samples,), default=None
         For splitters that need them.
+    pred_proba : array-like of shape (n_samples, n_classes), default=None
+        Probabilities of the observed labels by a model that did not see them, as from
+        ``cross_val_predict(..., method="predict_proba")``. Nothing is fitted then but the noise
+        model.
+    classes : array-like of shape (n_classes,), default=None
+        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+    n_jobs : int, default=None
+        How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
 
     Returns
     -------
@@ -45,13 +63,14 @@ def label_quality(
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        If the estimator is not fitted and there is no `cv`.
+        If a `NoisyLabelClassifier` is not fitted and there is no `cv`.
     TypeError
-        If the estimator is of another kind.
+        If the estimator has no ``predict_proba``.
     ValueError
         If `X` and `y` differ in length or index, if `y` holds labels that were not seen in fit,
-        if the fitted estimator has no noise model, or if `cv` is not a partition in which every
-        label is seen in every fold.
+        if a fitted `NoisyLabelClassifier` has no noise model, if `cv` is not a partition in which
+        every label is seen in every fold, or if `pred_proba` is no array of probabilities with a
+        row for each label and a column for each class, in the order of the classes.
 
     See Also
     --------
@@ -71,8 +90,16 @@ def label_quality(
     each row competes with one matrix for all. A matrix that is known
     (``learn_transition=False``) is kept.
 
-    Of a search the best estimator is cross-fitted; a search that is not fitted is so first, on
-    all rows.
+    Of a search over such a classifier the best estimator is cross-fitted; a search that is not
+    fitted is so first, on all rows.
+
+    Other classifiers, and `pred_proba`, say how probable each **observed** label is. Noise models
+    of rising flexibility map that to the true label: one sharpness with one rate of errors or a
+    matrix, a mixture of Gaussian classes, and a softmax layer on the log-probabilities, which is
+    the noise adaptation layer on top of any classifier. They are fitted to a part of the rows, and
+    the one that makes the labels of the others likeliest is taken, its sharpness and matrix fitted
+    once more to what it says of unseen rows. If no noise at all makes them as likely, the matrix
+    is the identity, and the posteriors remain as a ranking.
 
     Examples
     --------
@@ -88,14 +115,32 @@ def label_quality(
     >>> bool(quality[y_observed != y].mean() < 0.1 < 0.9 < quality[y_observed == y].mean())
     True
     """
-    labels, index = validation.check_rows_and_labels(X, y)
-    posterior, target, _, _ = _label_posterior(estimator, X, labels, cv, groups)
-    return _with_index(posterior[np.arange(len(target)), target], index, name="quality")
+    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    evidence = weigh_labels(
+        estimator,
+        X,
+        labels,
+        cv,
+        groups=groups,
+        pred_proba=pred_proba,
+        classes=classes,
+        n_jobs=n_jobs,
+    )
+    quality = evidence.posterior[np.arange(len(labels)), evidence.target]
+    return _with_index(quality, index, name="quality")
 
 
 def find_label_issues(
-    estimator: Any, X: Any, y: ArrayLike, cv: Any = None, *, groups: ArrayLike | None = None
-) -> Bunch:
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    cv: Any = None,
+    *,
+    groups: ArrayLike | None = None,
+    pred_proba: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    n_jobs: int | None = None,
+) -> LabelIssues:
     r"""Labels that are probably wrong, the worst first, as many as the noise suggests.
 
     How many are returned is the number of wrong labels that the estimated noise makes one
@@ -106,8 +151,11 @@ def find_label_issues(
     ----------
     estimator : estimator
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
-        unless `cv` is given.
+        unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
+        None with `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+        Also what is shown of the rows; with `pred_proba` only that, or None: texts, paths of
+        pictures, pictures, features or a DataFrame.
     y : array-like of shape (n_samples,)
         Observed labels.
     cv : int, splitter or iterable of (train, test) rows, default=None
@@ -115,11 +163,19 @@ def find_label_issues(
         `label_quality`. Recommended when `X` is what the estimator was fitted to.
     groups : array-like of shape (n_samples,), default=None
         For splitters that need them.
+    pred_proba : array-like of shape (n_samples, n_classes), default=None
+        Probabilities of the observed labels by a model that did not see them, as from
+        ``cross_val_predict(..., method="predict_proba")``. Nothing is fitted then but the noise
+        model.
+    classes : array-like of shape (n_classes,), default=None
+        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+    n_jobs : int, default=None
+        How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
 
     Returns
     -------
-    Bunch
-        With the attributes
+    LabelIssues
+        A `Bunch` with the attributes
 
         indices : ndarray of shape (count,)
             Positions of the rows, by rising quality: ``X[issues.indices]``, ``df.iloc[...]``.
@@ -129,13 +185,23 @@ def find_label_issues(
             That of all rows, as from `label_quality`: cross-fitting need not be done twice.
         observed_labels, suggested_labels : ndarray of shape (count,)
             Their labels, and the likeliest of the other ones.
+        suggested_proba : ndarray of shape (count,)
+            Probability that the suggested label is right.
         count : int
             Number of rows, the expected number of wrong labels.
         noise_rate : float
             Expected share of wrong labels.
-        frame : DataFrame or None
-            If `X` or `y` are of pandas: observed and suggested label and quality in columns,
-            with the index of the data: ``df.loc[issues.frame.index]``.
+        noise_rate_interval : tuple of float, or None
+            Its interval of 90 %.
+        noise_test : Bunch or None
+            As from `noise_test`.
+        transition_matrix : ndarray of shape (true, observed) or None
+        classes : ndarray of shape (n_classes,)
+        frame : DataFrame
+            All that a reviewer needs, one row for each issue, with the index of the data.
+
+        and the methods ``to_html``, ``to_csv``, ``to_label_studio`` and ``to_argilla``. It shows a
+        summary in a notebook.
 
     Raises
     ------
@@ -164,68 +230,42 @@ def find_label_issues(
     >>> bool((issues.suggested_labels[:100] == y[worst]).mean() > 0.9)
     True
     """
-    labels, index = validation.check_rows_and_labels(X, y)
-    posterior, target, classes, n_wrong = _label_posterior(estimator, X, labels, cv, groups)
-    rows = np.arange(len(target))
-    quality = posterior[rows, target]
-    posterior[rows, target] = -1.0
-    count = min(round(n_wrong), len(target))
+    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    evidence = weigh_labels(
+        estimator,
+        X,
+        labels,
+        cv,
+        groups=groups,
+        pred_proba=pred_proba,
+        classes=classes,
+        n_jobs=n_jobs,
+    )
+    posterior, rows = evidence.posterior, np.arange(len(labels))
+    n_wrong = evidence.n_wrong(posterior)
+    quality = posterior[rows, evidence.target]
+    posterior[rows, evidence.target] = -1.0
+    count = min(round(n_wrong), len(labels))
     worst = np.argsort(quality, kind="stable")[:count]
-    issues = Bunch(
+    suggested = posterior[worst].argmax(axis=1)
+    return LabelIssues(
+        X,
+        labels,
+        index,
+        evidence.clean_log_proba,
         indices=worst,
         quality=quality[worst],
         all_quality=_with_index(quality, index, name="quality"),
-        observed_labels=classes[target[worst]],
-        suggested_labels=classes[posterior[worst].argmax(axis=1)],
+        observed_labels=evidence.classes[evidence.target[worst]],
+        suggested_labels=evidence.classes[suggested],
+        suggested_proba=posterior[worst, suggested],
         count=count,
-        noise_rate=float(n_wrong / len(target)),
-        frame=None,
+        noise_rate=float(n_wrong / len(labels)),
+        noise_rate_interval=rate_interval(evidence),
+        noise_test=judge_evidence(evidence),
+        transition_matrix=evidence.transition,
+        classes=evidence.classes,
     )
-    if index is not None:
-        import pandas as pd
-
-        columns = ["observed_labels", "suggested_labels", "quality"]
-        issues.frame = pd.DataFrame({c: issues[c] for c in columns}, index=index[worst])
-    return issues
-
-
-def _label_posterior(
-    estimator: Any, X: Any, y: np.ndarray, cv: Any, groups: ArrayLike | None
-) -> tuple[FloatArray, np.ndarray, np.ndarray, float]:
-    """Return the posterior of the true labels.
-
-    Returns
-    -------
-    posterior : ndarray of shape (n_samples, n_classes)
-        Of the true label given features and observed label.
-    target : ndarray of shape (n_samples,)
-        Encoded observed labels.
-    classes : ndarray of shape (n_classes,)
-    n_wrong : float
-        Expected number of wrong labels.
-    """
-    if cv is not None:
-        unwrap_unfitted(estimator, NEEDED)
-        rows = partition(cv, X, y, groups)
-        classes, target = rows.classes, rows.target
-        fit = cross_fit(estimator, X, rows)
-        posterior, proba, transition = fit.posterior, np.exp(fit.clean_log_proba), fit.transition
-    else:
-        classifier, X = unwrap_fitted(estimator, X, NEEDED)
-        if classifier.noise_model is None:
-            raise ValueError(
-                "The fitted estimator has noise_model=None: all labels are assumed correct. Pass "
-                "`cv`, or fit one with a noise model."
-            )
-        classes, transition = classifier.classes_, classifier.transition_matrix_
-        log_proba, log_column = classifier._label_factors(X, y)
-        target = validation.encode_labels(y, classes)
-        posterior, proba = softmax(log_proba + log_column, axis=1), np.exp(log_proba)
-    if transition is None:
-        n_wrong = float(np.sum(1.0 - posterior[np.arange(len(y)), target]))
-    else:
-        n_wrong = float(np.sum(proba @ (1.0 - np.diag(transition))))
-    return posterior, target, classes, n_wrong
 
 
 def _with_index(values: FloatArray, index: Any, name: str) -> Any:

@@ -11,8 +11,8 @@ zero between different observed classes j.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,9 +38,18 @@ from sknoisy.inspection._cross_fitting import (
     partition,
     without_noise_model,
 )
+from sknoisy.inspection._evidence import (
+    DEFAULT_CV,
+    LabelEvidence,
+    fit_to_probabilities,
+    has_noise_model,
+)
 
 #: Hardly any: added labels would draw the estimate away from the middle of the interval.
 _PSEUDO_COUNT = 0.1
+
+#: Their time grows with the fourth power of the number of classes.
+_MOST_CLASSES_FOR_INTERVALS = 120
 
 #: Sharpness is sought between bounds: its logarithm has at most the variance of a uniform draw.
 _LEAST_INFORMATION = 12 / np.diff(LOG_SHARPNESS).item() ** 2
@@ -50,27 +59,38 @@ def transition_interval(
     estimator: Any,
     X: Any,
     y: ArrayLike,
-    cv: Any = 5,
+    cv: Any = None,
     *,
     confidence: float = 0.9,
     groups: ArrayLike | None = None,
+    pred_proba: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    n_jobs: int | None = None,
 ) -> Bunch:
     r"""Transition matrix from rows held out, with standard errors and intervals of its entries.
 
     Parameters
     ----------
     estimator : estimator
-        A `NoisyLabelClassifier` with ``noise_model="s"``, a pipeline that ends in one, or a search
-        over either. It is cloned, and need not be fitted.
+        Any classifier with ``predict_proba``; a `NoisyLabelClassifier`, in a pipeline or a search
+        or not, brings its own noise model, which must be ``"s"``. It is cloned, and need not be
+        fitted; None with `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+        None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
-    cv : int, splitter or iterable of (train, test) rows, default=5
-        As in `label_quality`: every row is held out once.
+    cv : int, splitter or iterable of (train, test) rows, default=None
+        As in `label_quality`: every row is held out once. None is 5 stratified folds.
     confidence : float, default=0.9
         Of each interval for itself.
     groups : array-like of shape (n_samples,), default=None
         For splitters that need them.
+    pred_proba : array-like of shape (n_samples, n_classes), default=None
+        Out-of-sample probabilities of the observed labels, in place of `estimator` and `cv`.
+    classes : array-like of shape (n_classes,), default=None
+        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+    n_jobs : int, default=None
+        How many folds are fitted at a time.
 
     Returns
     -------
@@ -90,10 +110,10 @@ def transition_interval(
     Raises
     ------
     TypeError
-        If the estimator is of another kind.
+        If the estimator has no ``predict_proba``.
     ValueError
-        If its noise model is None or ``"c"``, if its matrix is not learned, if `confidence` is not
-        between 0 and 1, or if `X`, `y` and `cv` are not as in `label_quality`.
+        If its own noise model is None or ``"c"``, if its matrix is not learned, if `confidence` is
+        not between 0 and 1, or if `X`, `y` and `cv` are not as in `label_quality`.
 
     See Also
     --------
@@ -128,21 +148,37 @@ def transition_interval(
     >>> bool(interval.lower[3, 4] < 0.4 < interval.upper[3, 4])
     True
     """
-    labels, _ = validation.check_rows_and_labels(X, y)
+    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
     confidence = validation.check_confidence(confidence)
-    rows = partition(cv, X, labels, groups)
-    estimator = best_of_search(estimator, X, labels)
-    classifier = unwrap_unfitted(estimator, NEEDED)
-    if classifier.noise_model != "s" or not classifier.learn_transition:
-        raise ValueError(
-            "Intervals are those of the one matrix that noise_model='s' learns; got "
-            f"noise_model={classifier.noise_model!r}, "
-            f"learn_transition={classifier.learn_transition!r}."
+    if pred_proba is None and has_noise_model(estimator):
+        rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
+        estimator = best_of_search(estimator, X, labels)
+        classifier = unwrap_unfitted(estimator, NEEDED)
+        if classifier.noise_model != "s" or not classifier.learn_transition:
+            raise ValueError(
+                "Intervals are those of the one matrix that noise_model='s' learns; got "
+                f"noise_model={classifier.noise_model!r}, "
+                f"learn_transition={classifier.learn_transition!r}."
+            )
+        kept = always_with_noise_model(estimator)
+        held_out = out_of_fold_log_probabilities(kept, X, rows, n_jobs)
+        log_proba, target, start = held_out.clean_log_proba, rows.target, held_out.transition
+        names = rows.classes
+    else:
+        names, target, found = fit_to_probabilities(
+            estimator,
+            X,
+            labels,
+            cv,
+            groups=groups,
+            pred_proba=pred_proba,
+            classes=classes,
+            n_jobs=n_jobs,
         )
-    held_out = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
-    fit = recalibrate(
-        held_out.clean_log_proba, rows.target, held_out.transition, pseudo_count=_PSEUDO_COUNT
-    )
+        log_proba, target = found.held_out.clean_log_proba, target[found.rows]
+        assert found.held_out.transition is not None
+        start = found.held_out.transition
+    fit = recalibrate(log_proba, target, start, pseudo_count=_PSEUDO_COUNT)
     assert fit.transition is not None
     variance = transition_variance(fit)
     n_rows = np.exp(fit.clean_log_proba).sum(axis=0)
@@ -152,12 +188,20 @@ def transition_interval(
         standard_error=np.sqrt(variance),
         lower=lower,
         upper=upper,
-        classes=rows.classes,
+        classes=names,
     )
 
 
 def noise_test(
-    estimator: Any, X: Any, y: ArrayLike, cv: Any = 5, *, groups: ArrayLike | None = None
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    cv: Any = None,
+    *,
+    groups: ArrayLike | None = None,
+    pred_proba: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    n_jobs: int | None = None,
 ) -> Bunch:
     r"""Test whether there is label noise at all.
 
@@ -167,15 +211,23 @@ def noise_test(
     Parameters
     ----------
     estimator : estimator
-        A `NoisyLabelClassifier` with a noise model, a pipeline that ends in one, or a search over
-        either. It is cloned, and need not be fitted.
+        Any classifier with ``predict_proba``; a `NoisyLabelClassifier`, in a pipeline or a search
+        or not, brings its own noise model. It is cloned, and need not be fitted; None with
+        `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+        None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
-    cv : int, splitter or iterable of (train, test) rows, default=5
-        As in `label_quality`: every row is held out once.
+    cv : int, splitter or iterable of (train, test) rows, default=None
+        As in `label_quality`: every row is held out once. None is 5 stratified folds.
     groups : array-like of shape (n_samples,), default=None
         For splitters that need them.
+    pred_proba : array-like of shape (n_samples, n_classes), default=None
+        Out-of-sample probabilities of the observed labels, in place of `estimator` and `cv`.
+    classes : array-like of shape (n_classes,), default=None
+        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+    n_jobs : int, default=None
+        How many folds are fitted at a time.
 
     Returns
     -------
@@ -197,9 +249,10 @@ def noise_test(
     Raises
     ------
     TypeError
-        If the estimator is of another kind.
+        If the estimator has no ``predict_proba``.
     ValueError
-        If its noise model is None, or if `X`, `y` and `cv` are not as in `label_quality`.
+        If the noise model of a `NoisyLabelClassifier` is None, or if `X`, `y` and `cv` are not as
+        in `label_quality`.
 
     See Also
     --------
@@ -217,6 +270,10 @@ def noise_test(
     error", NeurIPS 2020). The result is that of the comparison with the larger p-value: both must
     be refused.
 
+    For other classifiers and for given probabilities, the noise model is the one that explains the
+    labels of unseen rows best (see `label_quality`), and the two ways to be without are their
+    probabilities, sharpened, and a linear layer on their logarithms.
+
     Noise is told from classes that overlap by its being the same wherever a class is. A large
     p-value does not say that all labels are right: rows may be too few, and wrong labels that
     follow the features are learned by every network.
@@ -233,22 +290,47 @@ def noise_test(
     >>> bool(noise_test(NoisyLabelClassifier(random_state=0), X, y_observed, cv=2).pvalue < 0.01)
     True
     """
-    labels, _ = validation.check_rows_and_labels(X, y)
-    rows = partition(cv, X, labels, groups)
-    estimator = best_of_search(estimator, X, labels)
-    classifier = unwrap_unfitted(estimator, NEEDED)
-    if classifier.noise_model is None:
-        raise ValueError("A test of noise needs a noise model; got noise_model=None.")
-    target = rows.target
-    noisy = out_of_fold_log_probabilities(always_with_noise_model(estimator), X, rows)
-    plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows)
-    folds = [test for _, test in rows.splits]
-    column = _add_one_smoothing(noisy, target)
-    alternative, n_wrong = _predict_labels(noisy.clean_log_proba, column, target, folds)
+    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
+    if pred_proba is None and has_noise_model(estimator):
+        rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
+        estimator = best_of_search(estimator, X, labels)
+        classifier = unwrap_unfitted(estimator, NEEDED)
+        if classifier.noise_model is None:
+            raise ValueError("A test of noise needs a noise model; got noise_model=None.")
+        kept = always_with_noise_model(estimator)
+        noisy = out_of_fold_log_probabilities(kept, X, rows, n_jobs)
+        plain = out_of_fold_log_probabilities(without_noise_model(estimator), X, rows, n_jobs)
+        folds = [test for _, test in rows.splits]
+        gains, n_wrong = _gains_of_noise(noisy, plain, rows.target, folds)
+        return judge_gains(gains, n_wrong / len(labels))
+    _, _, found = fit_to_probabilities(
+        estimator,
+        X,
+        labels,
+        cv,
+        groups=groups,
+        pred_proba=pred_proba,
+        classes=classes,
+        n_jobs=n_jobs,
+    )
+    fit = found.recalibration
+    assert fit.transition is not None
+    wrong = np.exp(fit.clean_log_proba) @ (1.0 - np.diag(fit.transition))
+    return judge_gains(found.gains, float(wrong.mean()))
+
+
+def judge_gains(gains: list[FloatArray], noise_rate: float) -> Bunch:
+    """Test whether gains in log-likelihood are above zero, and return the least certain result.
+
+    Parameters
+    ----------
+    gains : list of ndarray of shape (n_rows,)
+        With noise over each way to be without.
+    noise_rate : float
+        If there is noise.
+    """
     results = []
-    for without in (noisy, plain):
-        null, _ = _predict_labels(without.clean_log_proba, plain.log_column, target, folds)
-        gain = alternative - null
+    for gain in gains:
         error = gain.std(ddof=1) / np.sqrt(len(gain))
         statistic, pvalue = ttest_1samp(gain, 0.0, alternative="greater") if error else (0.0, 0.5)
         results.append(
@@ -257,10 +339,53 @@ def noise_test(
                 statistic=float(statistic),
                 log_likelihood_gain=float(gain.mean()),
                 standard_error=float(error),
-                noise_rate=n_wrong / len(target),
+                noise_rate=noise_rate,
             )
         )
     return max(results, key=lambda result: result.pvalue)
+
+
+def judge_evidence(evidence: LabelEvidence) -> Bunch | None:
+    """Return what `noise_test` says of these labels; None if none were held out."""
+    rate = evidence.n_wrong(evidence.posterior) / len(evidence.target)
+    if evidence.unseen is not None:
+        gains, n_wrong = _gains_of_noise(*evidence.unseen, evidence.target, list(evidence.folds))
+        return judge_gains(gains, n_wrong / len(evidence.target))
+    return None if evidence.gains is None else judge_gains(evidence.gains, rate)
+
+
+def rate_interval(evidence: LabelEvidence, confidence: float = 0.9) -> tuple[float, float] | None:
+    """Return an interval of the share of wrong labels; None without a matrix from unseen rows.
+
+    As of `transition_interval`, for the mean of the diagonal weighted by the classes.
+    """
+    fit = evidence.held_out
+    if fit is None or fit.transition is None or len(fit.transition) > _MOST_CLASSES_FOR_INTERVALS:
+        return None
+    assert evidence.held_out_target is not None
+    start = 0.99 * fit.transition + 0.01 / len(fit.transition)
+    target = evidence.held_out_target
+    fit = recalibrate(fit.clean_log_proba, target, start, pseudo_count=_PSEUDO_COUNT)
+    assert fit.transition is not None
+    share = np.exp(fit.clean_log_proba).mean(axis=0)
+    variance = _covariance(fit).of_diagonal(share)
+    right = np.array([[share @ np.diag(fit.transition)]])
+    n_rows = np.array([float(len(target))])
+    lower, upper = wilson_interval(right, np.array([[variance]]), n_rows, confidence)
+    return 1.0 - upper.item(), 1.0 - lower.item()
+
+
+def _gains_of_noise(
+    noisy: HeldOut, plain: HeldOut, target: np.ndarray, folds: list[np.ndarray]
+) -> tuple[list[FloatArray], float]:
+    """Return gains over being without noise in two ways, and the number of wrong labels."""
+    column = _add_one_smoothing(noisy, target)
+    alternative, n_wrong = _predict_labels(noisy.clean_log_proba, column, target, folds)
+    gains = []
+    for without in (noisy, plain):
+        null, _ = _predict_labels(without.clean_log_proba, plain.log_column, target, folds)
+        gains.append(alternative - null)
+    return gains, n_wrong
 
 
 def _add_one_smoothing(held_out: HeldOut, target: np.ndarray) -> FloatArray:
@@ -309,6 +434,45 @@ def _predict_labels(
     return likelihood, n_wrong
 
 
+class _Covariance(NamedTuple):
+    """Covariance of the entries of a matrix, by columns.
+
+    That of two entries is the one within their column, if it is the same, less what rows that sum
+    to one take away, plus what the sharpness, estimated along, adds.
+
+    Attributes
+    ----------
+    columns : callable
+        Yields the covariance of each column, (true, true), and its information in common with
+        sharpness, (true,), without the constraint of the rows.
+    fixed : ndarray of shape (true, true)
+        Inverse of the covariance of the sums of the rows.
+    direction : ndarray of shape (observed, true)
+        Change of the entries with sharpness.
+    rest : float
+        Information on sharpness once the matrix is fitted too.
+    """
+
+    columns: Callable[[], Iterator[tuple[FloatArray, FloatArray]]]
+    fixed: np.ndarray
+    direction: FloatArray
+    rest: float
+
+    def of_entries(self) -> FloatArray:
+        """Return the variance of each entry, shape (true, observed)."""
+        within = [np.diag(part - part @ self.fixed @ part) for part, _ in self.columns()]
+        return np.maximum(np.transpose(within) + self.direction.T**2 / self.rest, 0.0)
+
+    def of_diagonal(self, weight: FloatArray) -> float:
+        """Return the variance of the weighted sum of the diagonal; `weight` has shape (true,)."""
+        within, sums = 0.0, np.zeros(len(weight))
+        for j, (part, _) in enumerate(self.columns()):
+            within += weight[j] ** 2 * part[j, j]
+            sums += weight[j] * part[:, j]
+        along = float(weight @ np.diag(self.direction))
+        return max(float(within - sums @ self.fixed @ sums) + along**2 / self.rest, 0.0)
+
+
 def transition_variance(fit: Recalibration) -> FloatArray:
     """Return the variances of the entries of the matrix, from the Fisher information.
 
@@ -324,6 +488,11 @@ def transition_variance(fit: Recalibration) -> FloatArray:
     -------
     ndarray of shape (true, observed)
     """
+    return _covariance(fit).of_entries()
+
+
+def _covariance(fit: Recalibration) -> _Covariance:
+    """Return the covariance of the entries of the matrix; the parameter is as above."""
     assert fit.transition is not None
     proba, transition = np.exp(fit.clean_log_proba), fit.transition
     noisy = proba @ transition
@@ -332,27 +501,24 @@ def transition_variance(fit: Recalibration) -> FloatArray:
     slope = (proba * centred) @ transition
 
     def columns() -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Yield the covariance of each column, and its information in common with sharpness."""
         for q, dq in zip(noisy.T, slope.T, strict=True):
             weighted = proba / q[:, None]
             yield np.linalg.pinv(proba.T @ weighted, hermitian=True), weighted.T @ dq
 
     # Of all rows of T, first without and then with their sums fixed to one.
-    of_sums, direction, cross = np.zeros((len(transition),) * 2), [], []
+    of_sums, free, cross = np.zeros((len(transition),) * 2), [], []
     for covariance, information in columns():
         of_sums += covariance
-        direction.append(covariance @ information)
+        free.append(covariance @ information)
         cross.append(information)
     fixed = np.linalg.pinv(of_sums, hermitian=True)
-    shift = fixed @ np.sum(direction, axis=0)
-    variance = np.empty_like(transition)
-    for j, (covariance, _) in enumerate(columns()):
-        variance[:, j] = np.diag(covariance - covariance @ fixed @ covariance)
-        direction[j] = direction[j] - covariance @ shift
+    shift = fixed @ np.sum(free, axis=0)
+    direction: FloatArray = np.array(
+        [along - part @ shift for along, (part, _) in zip(free, columns(), strict=True)]
+    )
     # What is left of the information on sharpness, once the matrix is fitted too.
-    rest = (slope**2 / noisy).sum() - np.sum(np.multiply(cross, direction))
-    rest = max(rest, _LEAST_INFORMATION)
-    return np.maximum(variance + np.transpose(direction) ** 2 / rest, 0.0)
+    rest = float((slope**2 / noisy).sum() - np.sum(np.multiply(cross, direction)))
+    return _Covariance(columns, fixed, direction, max(rest, _LEAST_INFORMATION))
 
 
 def wilson_interval(

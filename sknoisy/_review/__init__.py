@@ -1,0 +1,1 @@
+"""Labels that are probably wrong, on their way to somebody who looks and back."""
