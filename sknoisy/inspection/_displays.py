@@ -11,6 +11,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sknoisy._support.meta_estimators import unwrap_fitted
 from sknoisy._support.validation import check_transition_matrix
+from sknoisy.inspection._uncertainty import transition_interval
 
 #: More classes than these get colours without numbers.
 _MOST_WITH_VALUES = 15
@@ -25,7 +26,8 @@ _STAGE_NAMES = {"s": "s-model", "c": "c-model", "em": "EM"}
 class TransitionMatrixDisplay:
     """Picture of a transition matrix: which label is observed for which true class.
 
-    Make it with `from_estimator` or `from_matrix`. All parameters are kept as attributes.
+    Make it with `from_estimator`, `from_predictions` or `from_matrix`. All parameters are kept as
+    attributes.
 
     Parameters
     ----------
@@ -68,14 +70,30 @@ class TransitionMatrixDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, *, display_labels: ArrayLike | None = None, **kwargs: Any
+        cls,
+        estimator: Any,
+        X: Any = None,
+        y: ArrayLike | None = None,
+        *,
+        cv: Any = None,
+        n_jobs: int | None = None,
+        display_labels: ArrayLike | None = None,
+        **kwargs: Any,
     ) -> TransitionMatrixDisplay:
-        """Plot the matrix that a fitted estimator has found.
+        """Plot the matrix that a fitted estimator has found, or that is found by cross-fitting it.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted `NoisyLabelClassifier`, pipeline that ends in one, or search over either.
+            Fitted `NoisyLabelClassifier`, pipeline that ends in one, or search over either; with
+            `X` and `y`, any classifier with ``predict_proba``, which is cloned.
+        X : array-like of shape (n_samples, ...), default=None
+        y : array-like of shape (n_samples,), default=None
+            Observed labels. With them the matrix is that of `transition_interval`.
+        cv : int, splitter or iterable of (train, test) rows, default=None
+            As in `transition_interval`.
+        n_jobs : int, default=None
+            How many folds are fitted at a time.
         display_labels : array-like of shape (n_classes,), default=None
             Names of the classes; None: those of the estimator, ``classes_``.
         **kwargs
@@ -86,9 +104,49 @@ class TransitionMatrixDisplay:
         TransitionMatrixDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        if (X is None) != (y is None):
+            raise ValueError("`X` and `y` go together: pass both, or neither.")
+        if y is not None:
+            found = transition_interval(estimator, X, y, cv, n_jobs=n_jobs)
+            labels = found.classes if display_labels is None else display_labels
+            return cls.from_matrix(found.transition_matrix, display_labels=labels, **kwargs)
         classifier, _ = unwrap_fitted(estimator, None, "predict_transition")
         labels = classifier.classes_ if display_labels is None else display_labels
         return cls.from_matrix(classifier.transition_matrix_, display_labels=labels, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y: ArrayLike,
+        pred_proba: ArrayLike,
+        *,
+        classes: ArrayLike | None = None,
+        display_labels: ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> TransitionMatrixDisplay:
+        """Plot the matrix that out-of-sample probabilities of the observed labels imply.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+            Observed labels.
+        pred_proba : array-like of shape (n_samples, n_classes)
+            As from ``cross_val_predict(..., method="predict_proba")``.
+        classes : array-like of shape (n_classes,), default=None
+            Of the columns of `pred_proba`; None: the sorted labels.
+        display_labels : array-like of shape (n_classes,), default=None
+            Names of the classes; None: the classes.
+        **kwargs
+            Parameters of `plot`.
+
+        Returns
+        -------
+        TransitionMatrixDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_predictions")
+        found = transition_interval(None, None, y, pred_proba=pred_proba, classes=classes)
+        labels = found.classes if display_labels is None else display_labels
+        return cls.from_matrix(found.transition_matrix, display_labels=labels, **kwargs)
 
     @classmethod
     def from_matrix(
