@@ -16,9 +16,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 from sknoisy._support import validation
-from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
+from sknoisy._support.meta_estimators import is_search, unwrap_fitted
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.calibration import Recalibration
 from sknoisy._transition.noise_models import NoiseFit, fit_noise_model
@@ -184,12 +185,13 @@ def fit_to_probabilities(
 def has_noise_model(estimator: Any) -> bool:
     """Whether an estimator is or holds a classifier with a noise model of its own."""
     inner = estimator
-    while isinstance(inner, FrozenEstimator):
-        inner = inner.estimator
-    try:
-        unwrap_unfitted(inner, NEEDED)
-    except TypeError:
-        return hasattr(getattr(inner, "best_estimator_", None), NEEDED)
+    while not hasattr(type(inner), NEEDED):
+        if isinstance(inner, Pipeline):
+            inner = inner[-1]
+        elif isinstance(inner, FrozenEstimator) or is_search(inner):
+            inner = inner.estimator
+        else:
+            return False
     return True
 
 
@@ -200,6 +202,8 @@ def check_gives_probabilities(estimator: Any) -> None:
             "A FrozenEstimator cannot be cross-fitted, since it would be the same in every "
             "fold. Pass the estimator that is in it."
         )
+    if estimator is None:
+        raise TypeError("Pass an estimator, or out-of-sample probabilities as `pred_proba`.")
     if not hasattr(estimator, "fit") or not hasattr(estimator, "predict_proba"):
         hint = ""
         if is_classifier(estimator):

@@ -5,7 +5,7 @@ from scipy.sparse import csr_array
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
@@ -17,6 +17,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy.inspection import find_label_issues, label_quality
@@ -113,10 +114,12 @@ def test_data_frame_keeps_its_index(fitted):
     np.testing.assert_array_equal(quality, label_quality(model, X, y))
     issues = find_label_issues(model, frame, labels)
     assert list(issues.frame.index) == list(index[issues.indices])
-    assert list(issues.frame) == ["observed_labels", "suggested_labels", "quality"]
+    columns = ["row", "observed_labels", "suggested_labels", "quality", "suggested_proba"]
+    assert list(issues.frame) == [*columns, "nearest_1", "nearest_2"]
     assert (labels[issues.frame.index] == issues.frame["observed_labels"]).all()
     pd.testing.assert_series_equal(quality[issues.frame.index], issues.frame["quality"])
-    assert find_label_issues(fitted, X, y).frame is None
+    numbered = find_label_issues(fitted, X, y)
+    assert list(numbered.frame.index) == list(numbered.indices)
     np.testing.assert_array_equal(
         label_quality(model, frame, labels, cv=2), label_quality(model, X, y, cv=2)
     )
@@ -200,15 +203,15 @@ def test_plain_estimator_finds_wrong_labels_when_cross_fitted():
         (None, (X, y + 0.5), ValueError, "Unknown label type: continuous"),
         (classifier(), (X, y), NotFittedError, "not fitted"),
         (make_pipeline(StandardScaler(), classifier()), (X, y), NotFittedError, "not fitted"),
-        (LogisticRegression(), (X, y), TypeError, "label_posterior.*got LogisticRegression"),
-        (LogisticRegression(), (X, y, 2), TypeError, "label_posterior.*got LogisticRegression"),
+        (LinearSVC(), (X, y), TypeError, "with predict_proba; got LinearSVC.*Calibrated"),
+        (LinearRegression(), (X, y, 2), TypeError, "got LinearRegression"),
         (
             make_pipeline(StandardScaler(), GridSearchCV(classifier(), {})),
             (X, y, 2),
             TypeError,
             "got GridSearchCV in Pipeline",
         ),
-        (make_pipeline(StandardScaler()), (X, y, 2), TypeError, "got StandardScaler in Pipeline"),
+        (make_pipeline(StandardScaler()), (X, y, 2), TypeError, "predict_proba; got Pipeline"),
         (FrozenEstimator(classifier()), (X, y, 2), TypeError, "cannot be cross-fitted"),
         (classifier(), (X, y, ShuffleSplit(2)), ValueError, "must be a partition.*never"),
         (

@@ -6,10 +6,10 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._transition.calibration import Recalibration, recalibrate
@@ -210,7 +210,7 @@ def test_level_is_held_where_only_the_sharpness_is_wrong():
             (function, *case)
             for function in (transition_interval, noise_test)
             for case in [
-                (LogisticRegression(), {}, TypeError, "label_posterior.*got LogisticRegression"),
+                (LinearSVC(), {}, TypeError, "with predict_proba; got LinearSVC"),
                 (classifier(), {"y": y[:-1]}, ValueError, "same length; got 500 and 499"),
                 (classifier(), {"cv": ShuffleSplit(2)}, ValueError, "must be a partition"),
                 (classifier(), {"cv": 1}, ValueError, "n_splits=1"),
