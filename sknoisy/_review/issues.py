@@ -53,7 +53,7 @@ class LabelIssues(Bunch):
         Expected share of wrong labels.
     noise_rate_interval : tuple of float, or None
         Ends of its interval of 90 %, as of `transition_interval`. None where the estimator was
-        trained on the labels, the noise depends on the features, or classes are more than 120.
+        trained on the labels, the noise depends on the features, or there are more than 50 classes.
     noise_test : Bunch or None
         As from the function of this name, unless the estimator was trained on the labels.
     transition_matrix : ndarray of shape (true, observed) or None

@@ -38,6 +38,7 @@ _SMALLEST_SCORE = 0.01
 _SMALLEST_TRANSITION = 1e-12
 _FEWEST_ROWS_FOR_HALVES = 5_000
 _PARTS_OF_FEW_ROWS = 4
+_FEW_PRIOR_LABELS = 10.0
 _PRIOR_LABELS = 20.0
 _MANY_PRIOR_LABELS = 100.0
 _SMALLEST_RATE = 0.02
@@ -126,11 +127,11 @@ def fit_noise_model(
     n_most = int(np.clip(4e7 / n_classes**2, *_ROWS_TO_FIT))
     rows = np.sort(random.permutation(n_samples)[:n_most])
     some, labels = log_proba[rows], target[rows]
-    n_parts = _PARTS_OF_FEW_ROWS if len(rows) < _FEWEST_ROWS_FOR_HALVES else 2
+    few = n_classes <= _MOST_CLASSES_FOR_LAYERS
+    n_parts = _PARTS_OF_FEW_ROWS if few and len(rows) < _FEWEST_ROWS_FOR_HALVES else 2
     order = np.lexsort((random.permutation(len(rows)), labels))
     part = np.empty(len(rows), dtype=np.intp)
     part[order] = np.arange(len(rows)) % n_parts
-    few = n_classes <= _MOST_CLASSES_FOR_LAYERS
     models = {name: fit for name, fit in _MODELS.items() if few or name in _OF_MANY_CLASSES}
     nulls = {name: fit for name, fit in _WITHOUT.items() if few or name == "sharpened"}
     with threads_for_classes(n_classes):
@@ -183,7 +184,7 @@ def _recalibrated(
     """Fit sharpness and matrix once more, to what was said of rows that the model did not see."""
     if name in _UNIFORM:
         return with_pooled_noise(log_proba, target)
-    n_prior = _MANY_PRIOR_LABELS if name == "matrix" else _PRIOR_LABELS
+    n_prior = _MANY_PRIOR_LABELS if name == "matrix" else _FEW_PRIOR_LABELS
     strength = n_prior / log_proba.shape[1]
     return recalibrate(log_proba, target, model.transition, pseudo_count=strength)
 
@@ -258,11 +259,13 @@ class _Rows:
     @cached_property
     def mixture(self) -> NoiseModel:
         """Gaussian classes with noisy labels."""
-        classes = (self.start.predict(self.log_proba) + self.start.log_column(self.target)).argmax(
-            1
-        )
+        posterior = self.start.predict(self.log_proba) + self.start.log_column(self.target)
         mixture, view, _ = fit_mixture(
-            self.log_proba, self.target, random_state=0, starts=[classes]
+            self.log_proba,
+            self.target,
+            random_state=0,
+            starts=[posterior.argmax(axis=1)],
+            most_classes_to_cluster=_MOST_CLASSES_FOR_LAYERS,
         )
         return NoiseModel(lambda given: of_mixture(mixture, view(given)), mixture.transition)
 
@@ -291,7 +294,7 @@ class _Rows:
             self.target,
             SoftmaxLayer(weight, bias, transition),
             penalty=penalty,
-            matrix=matrix if matrix in ("fixed", "uniform") else _PRIOR_LABELS * self.prior,
+            matrix=matrix if matrix in ("fixed", "uniform") else _drawn_to_its_rate(transition),
         )
         return NoiseModel(lambda given: layer.clean_log_proba(_scores(given)), layer.transition)
 
@@ -316,6 +319,12 @@ _MODELS: dict[str, Fit] = {
 }
 _UNIFORM = ("uniform", "layer, uniform")
 _OF_MANY_CLASSES = ("uniform", "matrix", "mixture")
+
+
+def _drawn_to_its_rate(transition: FloatArray) -> FloatArray:
+    """Return labels that draw the errors of all classes to the mean rate of a matrix."""
+    rate = float(np.mean(1.0 - np.diag(transition)))
+    return _PRIOR_LABELS * uniform_noise(max(rate, _SMALLEST_RATE), len(transition))
 
 
 def _sharpened(sharpness: float, transition: FloatArray) -> NoiseModel:

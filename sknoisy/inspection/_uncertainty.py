@@ -49,7 +49,7 @@ from sknoisy.inspection._evidence import (
 _PSEUDO_COUNT = 0.1
 
 #: Their time grows with the fourth power of the number of classes.
-_MOST_CLASSES_FOR_INTERVALS = 120
+_MOST_CLASSES_FOR_INTERVALS = 50
 
 #: Sharpness is sought between bounds: its logarithm has at most the variance of a uniform draw.
 _LEAST_INFORMATION = 12 / np.diff(LOG_SHARPNESS).item() ** 2
