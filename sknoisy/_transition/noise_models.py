@@ -9,7 +9,7 @@ flexibility, and a hard problem not for noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ _STEPS_ON_ALL_ROWS = 5
 
 #: More classes than these have no layers.
 _MOST_CLASSES_FOR_LAYERS = 50
+_MOST_CLASSES_FOR_MIXTURES = 100
 
 
 class NoiseModel(NamedTuple):
@@ -137,7 +138,7 @@ def fit_noise_model(
     order = np.lexsort((random.permutation(len(rows)), labels))
     part = np.empty(len(rows), dtype=np.intp)
     part[order] = np.arange(len(rows)) % n_parts
-    models = {name: fit for name, fit in _MODELS.items() if few or name in _OF_MANY_CLASSES}
+    models = {name: _MODELS[name] for name in _names(n_classes)}
     nulls = {name: fit for name, fit in _WITHOUT.items() if few or name == "sharpened"}
     with threads_for_classes(n_classes):
         unseen = _cross_fit({**models, **nulls}, some, labels, part)
@@ -159,6 +160,13 @@ def fit_noise_model(
         rows,
         gains,
     )
+
+
+def _names(n_classes: int) -> Sequence[str]:
+    """Return the names of the models for so many classes, the simplest first."""
+    if n_classes <= _MOST_CLASSES_FOR_LAYERS:
+        return tuple(_MODELS)
+    return _OF_MANY_CLASSES if n_classes <= _MOST_CLASSES_FOR_MIXTURES else _OF_VERY_MANY_CLASSES
 
 
 class _Unseen(NamedTuple):
@@ -270,7 +278,7 @@ class _Rows:
             self.target,
             random_state=0,
             starts=[posterior.argmax(axis=1)],
-            most_classes_to_cluster=_MOST_CLASSES_FOR_LAYERS,
+            from_clusters=self.n_classes <= _MOST_CLASSES_FOR_LAYERS,
         )
         return NoiseModel(lambda given: of_mixture(mixture, view(given)), mixture.transition)
 
@@ -324,6 +332,7 @@ _MODELS: dict[str, Fit] = {
 }
 _UNIFORM = ("uniform", "layer, uniform")
 _OF_MANY_CLASSES = ("uniform", "matrix", "mixture")
+_OF_VERY_MANY_CLASSES = ("uniform", "matrix")
 
 
 def _drawn_to_its_rate(transition: FloatArray) -> FloatArray:

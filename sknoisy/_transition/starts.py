@@ -297,9 +297,9 @@ def fit_mixture(
     *,
     random_state: int | None = None,
     starts: Sequence[np.ndarray] = (),
-    most_classes_to_cluster: int = _MOST_CLASSES_TO_CLUSTER,
+    from_clusters: bool = True,
 ) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
-    """Fit the mixture of `mixture_start`; with more parameters.
+    """Fit the mixture of `mixture_start`.
 
     Parameters
     ----------
@@ -307,8 +307,8 @@ def fit_mixture(
         As of `mixture_start`.
     starts : sequence of ndarray of shape (n_samples,), default=()
         Classes of the rows that EM starts from as well.
-    most_classes_to_cluster : int, default=200
-        With more classes EM does not start from clusters, and takes few iterations.
+    from_clusters : bool, default=True
+        Whether EM starts from clusters of the predictions as well.
 
     Returns
     -------
@@ -323,7 +323,7 @@ def fit_mixture(
     some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
     first = [some.argmax(axis=1), *(classes[rows] for classes in starts)]
-    if len(some) >= _ROWS_PER_CLUSTER * n_classes:
+    if from_clusters and len(some) >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_fit_clusters(some, weights, random_state).labels_)
     fits = [
         (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
