@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from sknoisy import exceptions, inspection, metrics, noise
     from sknoisy._classifier.classifier import NoisyLabelClassifier
     from sknoisy._classifier.persistence import SKOPS_TRUSTED_TYPES, load_model, save_model
+    from sknoisy._meta.meta_classifier import NoisyLabelMetaClassifier
 
 __all__ = [
     "SKOPS_TRUSTED_TYPES",
     "NoisyLabelClassifier",
+    "NoisyLabelMetaClassifier",
     "__version__",
     "exceptions",
     "inspection",
@@ -31,6 +33,7 @@ __all__ = [
 _SUBMODULES = ("exceptions", "inspection", "metrics", "noise")
 _HOME = {
     "NoisyLabelClassifier": "sknoisy._classifier.classifier",
+    "NoisyLabelMetaClassifier": "sknoisy._meta.meta_classifier",
     "SKOPS_TRUSTED_TYPES": "sknoisy._classifier.persistence",
     "load_model": "sknoisy._classifier.persistence",
     "save_model": "sknoisy._classifier.persistence",

@@ -2,14 +2,14 @@
 A classifier fitted again, once wrong labels are known
 ======================================================
 
-Should there be a meta-estimator that fits any classifier of scikit-learn by expectation
-maximisation? Five-fold probabilities give a noise model (as in
-:func:`sknoisy.inspection.label_quality`), it gives the posterior of the true label, and the
-classifier is fitted again:
+What the M-step of :class:`sknoisy.NoisyLabelMetaClassifier` should fit to. Five-fold probabilities
+give a noise model (as in :func:`sknoisy.inspection.label_quality`), it gives the posterior of the
+true label, and the classifier is fitted again:
 
-- ``em-1``: to soft targets, as rows weighted by the posterior (``sample_weight``);
-- ``em-2``: once more, to the posterior by the classifiers of the first step, out of fold;
-- ``weighted``: to the observed labels, weighted by their quality;
+- ``em-1``: to soft targets, as rows weighted by the posterior (``targets="posterior"``);
+- ``em-2``: once more, to the posterior by the classifiers of the first step, out of fold
+  (``max_iter=2``);
+- ``weighted``: to the observed labels, weighted by their quality (``targets="observed"``);
 - ``without``: to the rows that are not listed by ``find_label_issues``.
 
 ``bare`` is fitted to the observed labels, ``cleanlearning`` is ``CleanLearning`` of cleanlab 2.9

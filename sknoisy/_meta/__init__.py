@@ -1,0 +1,1 @@
+"""Any classifier of scikit-learn, fitted to noisy labels."""
