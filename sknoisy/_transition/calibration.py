@@ -303,10 +303,14 @@ def sharpen(
     return with_sharpness(log_proba, log_column, float(np.exp(found.x)))
 
 
+def raise_to(log_proba: FloatArray, sharpness: float) -> FloatArray:
+    """Raise probabilities to a power and normalise them; all in logarithms, (n_samples, true)."""
+    return log_softmax(sharpness * np.maximum(log_proba, _SMALLEST_LOG_PROBA), axis=1)
+
+
 def with_sharpness(
     log_proba: FloatArray, log_column: FloatArray, sharpness: float, *, n_parameters: int = 1
 ) -> Recalibration:
     """Apply a sharpness that was fitted to other rows; parameters as of `sharpen`."""
-    log_proba = np.maximum(log_proba, _SMALLEST_LOG_PROBA)
-    clean_log_proba = log_softmax(sharpness * log_proba, axis=1)
+    clean_log_proba = raise_to(log_proba, sharpness)
     return Recalibration(sharpness, clean_log_proba, None, log_column, n_parameters)

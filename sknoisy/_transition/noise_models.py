@@ -20,11 +20,11 @@ from sknoisy._support.threads import threads_for_classes
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.calibration import (
     Recalibration,
+    raise_to,
     recalibrate,
     sharpen,
     uniform_noise,
     with_pooled_noise,
-    with_sharpness,
     without_noise,
 )
 from sknoisy._transition.counts import floored, soft_counts
@@ -36,21 +36,32 @@ from sknoisy._transition.starts import fit_mixture
 _SMALLEST_SCORE = 0.01
 
 _SMALLEST_TRANSITION = 1e-12
+
+#: Models are fitted to 4,000 to 20,000 rows, the fewer the more classes there are, and judged
+#: by halves of them; of few rows a half would say too little.
+_ROWS_TO_FIT = (4_000, 20_000)
 _FEWEST_ROWS_FOR_HALVES = 5_000
 _PARTS_OF_FEW_ROWS = 4
+
+#: Labels that draw a free matrix to what it starts from: where it is fitted to rows that its model
+#: did not see, where it is fitted along with a layer, and where nothing else corrects errors.
 _FEW_PRIOR_LABELS = 10.0
 _PRIOR_LABELS = 20.0
 _MANY_PRIOR_LABELS = 100.0
-_SMALLEST_RATE = 0.02
-_ERRORS = 0.5
-_ELEMENTS_AT_ONCE = 2**21
-_ELEMENTS_FOR_ONE_RATE = 200_000
-_ROWS_TO_FIT = (4_000, 20_000)
-_STEPS_ON_ALL_ROWS = 5
 
-#: More classes than these have no layers.
+#: With a rate of zero nothing would be drawn to noise.
+_SMALLEST_RATE = 0.02
+
+#: Standard errors by which noise must be likelier, to be counted.
+_ERRORS = 0.5
+
+#: More classes than these have no layers, or no mixture.
 _MOST_CLASSES_FOR_LAYERS = 50
 _MOST_CLASSES_FOR_MIXTURES = 100
+
+_STEPS_ON_ALL_ROWS = 5
+_ELEMENTS_AT_ONCE = 2**21
+_ELEMENTS_FOR_ONE_RATE = 200_000
 
 
 class NoiseModel(NamedTuple):
@@ -148,18 +159,13 @@ def fit_noise_model(
         held_out = _recalibrated(name, model, unseen[name].clean_log_proba, labels)
         assert held_out.transition is not None
         transition = held_out.transition
-        scaled = with_sharpness(model.predict(log_proba), log_proba, held_out.sharpness)
+        clean = raise_to(model.predict(log_proba), held_out.sharpness)
         if len(rows) < n_samples:
-            transition = _recount(scaled.clean_log_proba, target, transition)
-        model = model._replace(transition=transition)
+            transition = _recount(clean, target, transition)
+    log_column = model._replace(transition=transition).log_column(target)
+    of_all = held_out._replace(clean_log_proba=clean, transition=transition, log_column=log_column)
     gains = [scores[name] - scores[null] for null in nulls]
-    return NoiseFit(
-        name,
-        scaled._replace(transition=transition, log_column=model.log_column(target)),
-        held_out,
-        rows,
-        gains,
-    )
+    return NoiseFit(name, of_all, held_out, rows, gains)
 
 
 def _names(n_classes: int) -> Sequence[str]:
@@ -342,10 +348,7 @@ def _drawn_to_its_rate(transition: FloatArray) -> FloatArray:
 
 
 def _sharpened(sharpness: float, transition: FloatArray) -> NoiseModel:
-    def predict(log_proba: FloatArray) -> FloatArray:
-        return with_sharpness(log_proba, log_proba, sharpness).clean_log_proba
-
-    return NoiseModel(predict, transition)
+    return NoiseModel(lambda given: raise_to(given, sharpness), transition)
 
 
 def _scores(log_proba: FloatArray) -> FloatArray:
