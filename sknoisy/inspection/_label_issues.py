@@ -196,12 +196,13 @@ def find_label_issues(
         noise_test : Bunch or None
             As from `noise_test`.
         transition_matrix : ndarray of shape (true, observed) or None
+            None where the noise depends on the features.
         classes : ndarray of shape (n_classes,)
+            Of its rows and columns.
         frame : DataFrame
             All that a reviewer needs, one row for each issue, with the index of the data.
-
-        and the methods ``to_html``, ``to_csv``, ``to_label_studio`` and ``to_argilla``. It shows a
-        summary in a notebook.
+            `LabelIssues` has methods that write it, or a report, to a file; in a notebook it shows
+            a summary.
 
     Raises
     ------
