@@ -372,7 +372,10 @@ def rate_interval(evidence: LabelEvidence, confidence: float = 0.9) -> tuple[flo
     right = np.array([[share @ np.diag(fit.transition)]])
     n_rows = np.array([float(len(target))])
     lower, upper = wilson_interval(right, np.array([[variance]]), n_rows, confidence)
-    return 1.0 - upper.item(), 1.0 - lower.item()
+    low, high = 1.0 - upper.item(), 1.0 - lower.item()
+    if not np.any(evidence.transition != np.eye(len(share))):
+        low = 0.0  # noise may be, and was not counted
+    return low, high
 
 
 def _gains_of_noise(

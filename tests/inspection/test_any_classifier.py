@@ -106,6 +106,8 @@ def test_clean_labels_have_few_issues_however_hard_the_problem():
         X, y = make_blobs(800, centers=[[0, 0], [distance, 0], [0, distance]], random_state=1)
         found = find_label_issues(LogisticRegression(), X, y)
         assert found.noise_rate < 0.06
+        low, high = found.noise_rate_interval
+        assert low <= found.noise_rate <= high + 0.01
         assert noise_test(LogisticRegression(), X, y).pvalue > 0.01
 
 
