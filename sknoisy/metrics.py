@@ -18,6 +18,8 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d, gen_batches
 from sklearn.utils.multiclass import unique_labels
 
+from sknoisy._crowd.annotators import log_answer_table
+from sknoisy._crowd.answers import has_answers
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.meta_estimators import unwrap_fitted
 from sknoisy._support.validation import (
@@ -250,9 +252,15 @@ def _shares(sample_weight: ArrayLike | None, n_samples: int) -> FloatArray:
 
 
 def _noisy_log_likelihood(
-    estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    annotators: ArrayLike | None = None,
 ) -> float:
     """Mean log-likelihood of the observed labels `y`; see `noisy_log_likelihood_scorer`."""
+    if has_answers(y, annotators):
+        return _answer_log_likelihood(estimator, X, y, sample_weight, annotators)
     classifier, X = unwrap_fitted(estimator, X, "predict_noisy_proba")
     noisy_proba = np.asarray(classifier.predict_noisy_proba(X), dtype=np.float64)
     observed = _observed_indices(classifier, y, len(noisy_proba))
@@ -260,6 +268,19 @@ def _noisy_log_likelihood(
     # A floor that does not depend on the dtype keeps single and double precision comparable.
     likelihood = np.maximum(np.where(observed < 0, 0, likelihood), np.finfo(np.float64).eps)
     return float(_shares(sample_weight, len(observed)) @ np.log(likelihood))
+
+
+def _answer_log_likelihood(
+    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, annotators: Any
+) -> float:
+    """Mean log-likelihood of single answers, of which a row can have several."""
+    classifier, X = unwrap_fitted(estimator, X, "predict_noisy_proba")
+    clean_log_proba, answers, transitions = classifier._answer_factors(X, y, annotators)
+    log_column = log_answer_table(transitions)[answers.code]
+    likelihood = np.exp(clean_log_proba[answers.row] + log_column).sum(axis=1)
+    likelihood = np.maximum(likelihood, np.finfo(np.float64).eps)
+    weight = None if sample_weight is None else np.asarray(sample_weight)[answers.row]
+    return float(_shares(weight, len(likelihood)) @ np.log(likelihood))
 
 
 def _noise_corrected_accuracy(
@@ -340,6 +361,11 @@ Probabilities are floored at the precision of float64, 2.2e-16, as `sklearn.metr
 A label that was not in the training data has probability zero and so counts -36.04 for every
 candidate fitted to the same rows: the scores stay finite and their differences are as if such rows
 had been left out. Classes missing from `y` make no difference.
+
+With several answers a row, y of shape (n_samples, n_columns), it is the mean over the answers of
+``log p(answer of this annotator | x)``, each without the help of the others; an annotator who was
+not there in fit has the mean matrix. In the compact form pass `annotators` too, with metadata
+routing ``set_score_request(annotators=True)`` on a copy. Rows without an answer make no difference.
 
 An estimator without ``predict_noisy_proba`` raises a TypeError.
 """

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sknoisy._data.batches import ArrayBatches, ArrayDataset
 from sknoisy._data.columns import column_statistics
 from sknoisy._data.training_data import TrainingData, occurring_columns
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
 from sknoisy._net.callbacks import input_sizes
 from sknoisy._net.net import SkorchNet
@@ -79,8 +80,15 @@ def _check_optimizer(classifier: Any) -> None:
 def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
     """Resolve every "auto", and what depends on the labels."""
     init, n_rows = classifier.transition_init, len(data)
+    n_annotators = None
+    if data.answers is not None and data.learns_from_answers:
+        n_annotators = data.answers.n_annotators
     if not isinstance(init, str):
-        init = check_transition_matrix(init, data.n_classes, "transition_init")
+        init = check_transition_matrix(
+            init, data.n_classes, "transition_init", n_samples=n_annotators, what="annotator"
+        )
+    if data.learns_from_answers:
+        _check_answers_are_supported(classifier)
     n_targets = classifier.n_noise_targets
     if n_targets is not None and n_targets > data.n_classes:
         raise ValueError(
@@ -112,7 +120,33 @@ def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
         batch_size=int(batch_size),
         keep_interrupted=classifier.on_interrupt == "keep",
         log_class_weight=_log_class_weight(classifier, data),
+        annotator_prior=_chosen(classifier.annotator_prior),
+        answer_power=_chosen(classifier.answer_power),
     )
+
+
+def _chosen(value: Any) -> float | None:
+    return None if isinstance(value, str) else float(value)
+
+
+def _check_answers_are_supported(classifier: Any) -> None:
+    """Refuse what needs one observed label a row."""
+    if classifier.noise_model == "c":
+        raise ValueError(
+            "noise_model='c' needs one observed label a row; got several answers. Use "
+            "noise_model='s', with a matrix for each annotator."
+        )
+    if isinstance(classifier.transition_init, str) and classifier.transition_init != "auto":
+        raise ValueError(
+            f"transition_init={classifier.transition_init!r} needs one observed label a row; got "
+            "several answers. Use 'auto' or an array."
+        )
+    for name, unused in (("n_noise_targets", None), ("volume_penalty", 0.0)):
+        if getattr(classifier, name) != unused:
+            raise ValueError(
+                f"`{name}` must be {unused!r} with several answers a row, whose matrices have a "
+                f"closed form; got {getattr(classifier, name)!r}."
+            )
 
 
 def _log_class_weight(classifier: Any, data: TrainingData) -> np.ndarray:
@@ -197,7 +231,13 @@ def net_of_stream(
 
 
 def _as_taken_by(net: SkorchNet, data: TrainingData) -> TrainingData:
-    return replace(data, dtype=net.dtype, keep_sparse=net.network.takes_sparse)
+    by_annotator = isinstance(net.network.noise, AnnotatorTransition)
+    return replace(
+        data,
+        dtype=net.dtype,
+        keep_sparse=net.network.takes_sparse,
+        by_annotator=by_annotator,
+    )
 
 
 def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:

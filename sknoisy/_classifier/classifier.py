@@ -28,13 +28,12 @@ from sknoisy._classifier.rollback import restore_on_error
 from sknoisy._data.training_data import TrainingData, validate_training_data
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import fit_progress
+from sknoisy._net.summary import summarise_annotators, summary
 from sknoisy._support.random import new_rng, seeded
 from sknoisy._support.torch_state import plain_torch
-from sknoisy._training.checks import warn_of_unreliable_fit
+from sknoisy._training.fitting import train, warn_of_unreliable_fit
 from sknoisy._training.stages import TrainingConfig
 from sknoisy._training.stream import Stream, fit_chunk, stream_classes, supports_partial_fit
-from sknoisy._training.summary import summary
-from sknoisy._training.trainer import train
 
 
 class NoisyLabelClassifier(
@@ -131,6 +130,16 @@ class NoisyLabelClassifier(
         Most iterations of EM, each with one epoch of the network. "auto" is `max_epochs`.
     tol : float, default=1e-4
         EM stops when the mean log-likelihood of the observed labels changes by less.
+    missing_label : int, float, str or None, default=-1
+        Where there are several answers a row, what stands in y for an answer that was not given;
+        None, NaN and the like do in any case.
+    annotator_prior : float or "auto", default="auto"
+        How many answers of each true class the matrix of all annotators together counts in the
+        estimate of that of each annotator, a Dirichlet prior. "auto" chooses by unseen answers.
+    answer_power : float or "auto", default="auto"
+        Exponent of the answers of a row: 1 if annotators err independently of each other, smaller
+        if they err on the same rows, where several answers say less. "auto" chooses by unseen
+        answers.
     early_stopping : bool or "auto", default="auto"
         True holds out rows, stops a stage when the likelihood of their observed labels stops
         rising, and puts the weights of its best epoch back. The likelihood is that of calibrated
@@ -186,6 +195,21 @@ class NoisyLabelClassifier(
         A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM.
     n_iter_ : int
         Number of epochs of all stages.
+    annotators_ : ndarray of shape (n_annotators,)
+        Who gave answers. This attribute and the next six are there after a fit to answers, y of
+        shape (n_samples, n_columns) or with `annotators`.
+    annotator_transitions_ : ndarray of shape (n_annotators, n_classes, n_classes)
+        The matrix of each annotator, (annotator, true, observed). ``transition_matrix_`` is their
+        mean, weighted by answers. With ``noise_model=None`` they come from counts against the
+        majority.
+    annotator_quality_ : ndarray of shape (n_annotators,)
+        Estimated share of right answers of each annotator.
+    annotator_quality_error_ : ndarray of shape (n_annotators,)
+        Standard errors of `annotator_quality_`.
+    annotator_answer_counts_ : ndarray of shape (n_annotators,)
+        Number of answers of each annotator.
+    annotator_prior_, answer_power_ : float
+        What was chosen, or given.
     n_features_in_ : int
         Number of features, ``X.shape[1]``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -215,6 +239,15 @@ class NoisyLabelClassifier(
     in turn from each stage to judge it, before the stage is trained on all of them. From 2000 rows
     on one half judges.
 
+    With several answers a row, each annotator has a matrix of its own,
+
+    .. math:: p(z_1, \dots, z_m \mid x) = \sum_i p(y=i \mid x) \prod_a (T^a_{i z_a})^\gamma,
+
+    shrunk towards that of all annotators; it needs ``noise_model="s"``, or None for the label of
+    the majority. The matrices start from the answers alone [2]_, and again from what the network of
+    this start predicts. They follow in closed form, once an epoch. Where no row has more than one
+    answer, the network is that of one label a row.
+
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
 
@@ -227,6 +260,8 @@ class NoisyLabelClassifier(
     ----------
     .. [1] J. Goldberger and E. Ben-Reuven, "Training deep neural-networks using a noise
        adaptation layer", ICLR 2017.
+    .. [2] A. P. Dawid and A. M. Skene, "Maximum likelihood estimation of observer error-rates using
+       the EM algorithm", Applied Statistics 28, 1979.
 
     Examples
     --------
@@ -269,6 +304,9 @@ class NoisyLabelClassifier(
         "verbose": ["verbose"],
         "max_em_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "missing_label": [Real, str, None],
+        "annotator_prior": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "answer_power": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -304,6 +342,9 @@ class NoisyLabelClassifier(
         verbose: int = 0,
         max_em_iter: int | str = "auto",
         tol: float = 1e-4,
+        missing_label: Any = -1,
+        annotator_prior: float | str = "auto",
+        answer_power: float | str = "auto",
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 4,
@@ -336,6 +377,9 @@ class NoisyLabelClassifier(
         self.verbose = verbose
         self.max_em_iter = max_em_iter
         self.tol = tol
+        self.missing_label = missing_label
+        self.annotator_prior = annotator_prior
+        self.answer_power = answer_power
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -358,17 +402,24 @@ class NoisyLabelClassifier(
     @restore_on_error
     @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, annotators: Any = None
+    ) -> NoisyLabelClassifier:
         """Learn network and noise from observed labels.
 
         Parameters
         ----------
         X : {array-like, CSR matrix} of shape (n_samples, ...)
             Two-dimensional, or of any rank that `module` takes.
-        y : array-like of shape (n_samples,)
-            Observed labels, of any type that scikit-learn takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Observed labels, of any type that scikit-learn takes. With several columns they are
+            answers of annotators, a column for each of them or as `annotators` says. Rows without
+            an answer have no part in the likelihood, and are left out.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; a row of weight 2 counts as two rows, a row of weight 0 as none.
+        annotators : array-like of the shape of y, default=None
+            Who gave each answer, so that y needs as many columns only as the row with the most
+            answers has. None: the columns of y are the annotators.
 
         Returns
         -------
@@ -382,9 +433,12 @@ class NoisyLabelClassifier(
         """
         check_parameters(self)
         warm = self.warm_start and hasattr(self, "net_")
-        data = validate_training_data(self, X, y, sample_weight, reset=not warm)
+        data = validate_training_data(
+            self, X, y, sample_weight, annotators=annotators, reset=not warm
+        )
         config = resolve_config(self, data)
         with seeded(self.random_state, self.device) as rng:
+            data = data.with_ties_drawn(rng)
             net, data = build_net(self, data, config, warm=warm)
             fitted = partial(self._fitted, net, data, config)
             with fit_progress(self, X, y, fitted) as progress:
@@ -400,7 +454,13 @@ class NoisyLabelClassifier(
     @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+        *,
+        annotators: Any = None,
     ) -> NoisyLabelClassifier:
         """Learn from the next rows of a stream, in one pass over them.
 
@@ -423,12 +483,15 @@ class NoisyLabelClassifier(
         ----------
         X : {array-like, CSR matrix} of shape (n_samples, ...)
             The next rows.
-        y : array-like of shape (n_samples,)
-            Their observed labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Their observed labels, or several answers a row as in `fit`. Annotators may come and
+            go. Their matrices start when about 1000 rows with answers were seen.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call unless `fit` came before.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, relative to one another among the rows of the call.
+        annotators : array-like of the shape of y, default=None
+            Who gave each answer, as in `fit`.
 
         Returns
         -------
@@ -442,6 +505,7 @@ class NoisyLabelClassifier(
             X,
             y,
             sample_weight,
+            annotators=annotators,
             reset=not warm,
             classes=stream_classes(self, classes),
             dtype=self.net_.dtype if warm else None,
@@ -451,6 +515,7 @@ class NoisyLabelClassifier(
             new_rng(self.random_state), follow_columns=not warm
         )
         with seeded(stream.random_state, self.device):
+            data = data.with_ties_drawn(stream.random_state)
             net, data = net_of_stream(self, data, config)
             fitted = partial(self._fitted, net, data, config)
             with fit_progress(self, X, y, fitted) as progress:
@@ -460,7 +525,12 @@ class NoisyLabelClassifier(
         return self
 
     def _fitted(
-        self, net: SkorchNet, data: TrainingData, config: TrainingConfig, **of_stream: Any
+        self,
+        net: SkorchNet,
+        data: TrainingData,
+        config: TrainingConfig,
+        annotator_counts: np.ndarray | None = None,
+        **of_stream: Any,
     ) -> dict[str, Any]:
         """Return the fitted attributes as they are, at any time of the fit."""
         return {
@@ -469,6 +539,7 @@ class NoisyLabelClassifier(
             "_log_class_weight": config.log_class_weight,
             "noise_model_": net.network.noise_model,
             **summary(net, data, **of_stream),
+            **summarise_annotators(net, data, config.annotator_prior, annotator_counts),
         }
 
     def _set_fitted(

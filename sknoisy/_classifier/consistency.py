@@ -143,6 +143,13 @@ def _check_arrays(state: Mapping[str, Any]) -> None:
         "transition_matrix_": (n_classes, n_classes),
         "initial_transition_matrix_": (n_classes, n_classes),
     }
+    if "annotators_" in state:
+        n_annotators = len(state["annotators_"])
+        shapes |= {
+            "annotator_transitions_": (n_annotators, n_classes, n_classes),
+            "annotator_quality_": (n_annotators,),
+            "annotator_quality_error_": (n_annotators,),
+        }
     for name, shape in shapes.items():
         if name not in state and name.startswith("initial"):  # in the middle of a fit
             continue

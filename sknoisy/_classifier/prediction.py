@@ -10,9 +10,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sknoisy._crowd.answers import (
+    Answers,
+    check_answers,
+    has_answers,
+)
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.training_data import NUMPY_TYPES
 from sknoisy._model import equations as F
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._net.net import SkorchNet
 from sknoisy._support import validation
@@ -27,6 +33,7 @@ class PredictionMixin:
     """The predictions of an estimator that holds a fitted net."""
 
     net_: SkorchNet
+    missing_label: Any
     classes_: np.ndarray
     _log_class_weight: np.ndarray
 
@@ -139,26 +146,34 @@ class PredictionMixin:
         return transition
 
     @plain_torch()
-    def label_posterior(self, X: Any, y: Any) -> np.ndarray:
-        """Posterior of the true label, given the features and the observed label.
+    def label_posterior(self, X: Any, y: Any, *, annotators: Any = None) -> np.ndarray:
+        """Posterior of the true label, given the features and the observed label or labels.
+
+        With several answers a row it is the consensus of the annotators and the network.
 
         Parameters
         ----------
         X : {array-like, CSR matrix} of shape (n_samples, ...)
-        y : array-like of shape (n_samples,)
-            Observed labels, all of them seen in fit.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Observed labels, all of them seen in fit. Several answers a row as in `fit`; a row
+            without any has the predicted probabilities.
+        annotators : array-like of the shape of y, default=None
+            Who gave each answer, as in `fit`. Of annotators that were not there in fit the mean
+            matrix is taken.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
             Element (t, i) is the probability that the true label of row t is ``classes_[i]``.
         """
-        clean_log_proba, log_likelihood = self._label_factors(X, y)
+        clean_log_proba, log_likelihood = self._label_factors(X, y, annotators)
         return F.label_posterior(torch.from_numpy(clean_log_proba + log_likelihood)).numpy()
 
     @plain_torch()
     @torch.no_grad()
-    def _label_factors(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _label_factors(
+        self, X: Any, y: Any, annotators: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logarithms of p(true label | x) and p(observed label | true label[, x]).
 
         Returns
@@ -166,19 +181,68 @@ class PredictionMixin:
         clean_log_proba : ndarray of shape (n_samples, true)
             Without class weights.
         log_likelihood : ndarray of shape (n_samples, true)
-            Element (t, i) is ``log p(z=y[t] | y=i[, x_t])``.
+            Element (t, i) is ``log p(z=y[t] | y=i[, x_t])``; of several answers a row, the sum of
+            their logarithms times `answer_power_`.
         """
         dataset = self._dataset(X)
-        labels = torch.from_numpy(
-            validation.encode_labels(validation.check_labels(y, dataset.data), self.classes_)
-        )
-        noise, factors, start = self._noise_layer(), [], 0
+        labels, noise = self._labels_and_noise(dataset.data, y, annotators)
+        factors, start = [], 0
         for clean, hidden in self._batch_outputs(dataset):
             rows = slice(start, start + len(clean))
             factors.append((clean, noise.label_log_likelihood(labels[rows], hidden)))
             start += len(clean)
         clean_log_proba, log_likelihood = (torch.cat(parts) for parts in zip(*factors, strict=True))
         return clean_log_proba.numpy(), log_likelihood.numpy()
+
+    def _labels_and_noise(self, X: Any, y: Any, annotators: Any) -> tuple[Tensor, NoiseLayer]:
+        """Return observed labels as the noise layer takes them, and that layer in float64."""
+        noise = self._noise_layer()
+        if not has_answers(y, annotators):
+            labels = validation.encode_labels(validation.check_labels(y, X), self.classes_)
+            if isinstance(noise, AnnotatorTransition):  # of nobody in particular
+                noise = ClassTransition(noise.transition(), learnable=False)
+            return torch.from_numpy(labels), noise
+        if not isinstance(noise, AnnotatorTransition):
+            matrices = self._matrices_of_annotators(noise)
+            noise = AnnotatorTransition(
+                matrices, np.ones(len(matrices)), annotator_prior=1.0, answer_power=1.0
+            ).double()
+        else:
+            noise = noise.with_others()
+        answers = self._known_answers(X, y, annotators)
+        return torch.from_numpy(answers.padded(slice(None))), noise
+
+    def _known_answers(self, X: Any, y: Any, annotators: Any) -> Answers:
+        """Return answers, those of all annotators who were not there in fit taken for one's."""
+        known = getattr(self, "annotators_", np.empty(0, dtype=object))
+        answers, _ = check_answers(
+            y,
+            annotators,
+            missing_label=self.missing_label,
+            n_rows=X.shape[0],
+            training=False,
+            classes=self.classes_,
+            known_annotators=known,
+        )
+        return answers.with_others_together(len(known))
+
+    def _matrices_of_annotators(self, noise: NoiseLayer) -> np.ndarray:
+        """Return the matrices of the annotators of fit, and that of any other, who comes last."""
+        matrices = noise.matrix()[None]
+        if isinstance(noise, AnnotatorTransition):
+            return np.concatenate([noise.transitions(), matrices])
+        return np.repeat(matrices, 1 + len(getattr(self, "annotators_", ())), axis=0)
+
+    @plain_torch()
+    @torch.no_grad()
+    def _answer_factors(
+        self, X: Any, y: Any, annotators: Any
+    ) -> tuple[np.ndarray, Answers, np.ndarray]:
+        """Return log p(true label | x), answers, and the matrices of those who gave them."""
+        dataset, noise = self._dataset(X), self._noise_layer()
+        clean = torch.cat([clean for clean, _ in self._batch_outputs(dataset)]).numpy()
+        answers = self._known_answers(dataset.data, y, annotators)
+        return clean, answers, self._matrices_of_annotators(noise)
 
     def _weighted_log_proba(self, X: Any) -> Tensor:
         """Return logarithms of what sums to one, up to rounding in the type of the network."""

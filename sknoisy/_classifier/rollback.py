@@ -80,4 +80,4 @@ def _in_place(estimator: Any) -> list[PutBack]:
         for module, training in modes:
             module.training = training
 
-    return [_attributes(stream), _attributes(net), put_back]
+    return [_attributes(stream), _attributes(stream.annotators), _attributes(net), put_back]

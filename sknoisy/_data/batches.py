@@ -16,6 +16,7 @@ from sklearn.utils import check_scalar
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sknoisy._crowd.answers import Answers
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._support.validation import parameter_error
 
@@ -43,9 +44,11 @@ class ArrayDataset(Dataset):
         Floating point type of the batches of X; None keeps that of X.
     keep_sparse : bool, default=False
         Whether batches of CSR are `SparseRows`; otherwise they are made dense, one at a time.
+    answers : Answers, default=None
+        Several observed labels of each row. Batches have their codes under "answers".
     **extras : ndarray or Tensor of shape (n, ...)
-        More values of each row. With any of them, a batch of X is a dict that holds the
-        data under "X" and each extra under its name.
+        More values of each row. With any of them, or with answers, a batch of X is a dict that
+        holds the data under "X" and each extra under its name.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ArrayDataset(Dataset):
         rows: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
         keep_sparse: bool = False,
+        answers: Answers | None = None,
         **extras: Any,
     ) -> None:
         if isinstance(X, dict):
@@ -66,6 +70,7 @@ class ArrayDataset(Dataset):
         self.rows = rows
         self.dtype = dtype
         self.keep_sparse = keep_sparse and sparse.issparse(X)
+        self.answers = answers
         self.extras = {name: _as_tensor(value) for name, value in extras.items()}
         self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
         self._rows = None if rows is None else _as_tensor(rows)
@@ -106,17 +111,28 @@ class ArrayDataset(Dataset):
         at = self._at(index)
         target = _copied(self._target, at)
         data: Rows = self._sparse(at) if self.keep_sparse else self._dense(at)
-        if not self.extras:
+        if not self.extras and self.answers is None:
             return data, target
-        return {"X": data, **{k: _copied(v, at) for k, v in self.extras.items()}}, target
+        more = {k: _copied(v, at) for k, v in self.extras.items()}
+        if self.answers is not None:
+            more["answers"] = self._codes(at)
+        return {"X": data, **more}, target
 
     def __getitem__(self, i: int) -> Batch:
         """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
         at = self._at(np.array([i]))
         X, y = self._dense(at)[0], self._target[at][0]
-        if not self.extras:
+        if not self.extras and self.answers is None:
             return X, y
-        return {"X": X, **{name: value[at][0] for name, value in self.extras.items()}}, y
+        more = {name: value[at][0] for name, value in self.extras.items()}
+        if self.answers is not None:  # all of a length, to be collated
+            more["answers"] = self._codes(at, int(self.answers.counts.max()))[0]
+        return {"X": X, **more}, y
+
+    def _codes(self, at: Tensor | slice, width: int | None = None) -> Tensor:
+        assert self.answers is not None
+        rows = at if isinstance(at, slice) else at.numpy()
+        return torch.from_numpy(self.answers.padded(rows, width))
 
     def _at(self, index: np.ndarray | Tensor | slice) -> Tensor | slice:
         """Return the positions in the arrays of positions in this set."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sknoisy._crowd.answers import Answers, check_answers, has_answers
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._support import validation
 from sknoisy._support.numbers import FloatType, float_type
@@ -28,7 +29,7 @@ class TrainingData:
     ----------
     X : ndarray or CSR array of shape (n_samples, ...)
     target : ndarray of shape (n_samples,)
-        Encoded observed labels.
+        Encoded observed labels; with several answers a row that of the majority.
     weight : ndarray of shape (n_samples,) or None
         Sample weights of mean one.
     classes : ndarray of shape (n_classes,)
@@ -37,6 +38,10 @@ class TrainingData:
         Floating point type of the network.
     keep_sparse : bool, default=False
         Whether the network takes CSR as it is.
+    answers : Answers or None, default=None
+        All observed labels of each row, where that can be several.
+    by_annotator : bool, default=False
+        Whether the network has a noise layer of annotators already.
     """
 
     X: Any
@@ -45,6 +50,8 @@ class TrainingData:
     classes: np.ndarray
     dtype: torch.dtype
     keep_sparse: bool = False
+    answers: Answers | None = None
+    by_annotator: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
@@ -56,7 +63,22 @@ class TrainingData:
 
     def label_counts(self) -> np.ndarray:
         """Return how many rows have each observed label, shape (n_classes,)."""
-        return np.bincount(self.target, minlength=self.n_classes)
+        labels = self.target if self.answers is None else self.answers.label
+        return np.bincount(labels, minlength=self.n_classes)
+
+    @property
+    def learns_from_answers(self) -> bool:
+        """Whether there is more to learn from the answers than from one label of each row."""
+        answers = self.answers
+        if answers is None:
+            return False
+        return self.by_annotator or int(answers.counts.max()) > 1
+
+    def with_ties_drawn(self, rng: np.random.RandomState) -> TrainingData:
+        """Return the data with ties between the answers of a row drawn in the target."""
+        if self.answers is None or not self.learns_from_answers:
+            return self
+        return replace(self, target=self.answers.majority(rng))
 
     def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
         """Return the rows as a data set, together with their weights and more values."""
@@ -68,8 +90,19 @@ class TrainingData:
             rows=rows,
             dtype=self.dtype,
             keep_sparse=self.keep_sparse,
+            answers=self.answers if self.learns_from_answers else None,
             **extras,
         )
+
+    def weight_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return the sample weights of some rows, or None."""
+        return None if self.weight is None else self.weight[rows]
+
+    def labels(self, rows: np.ndarray | None = None) -> Tensor:
+        """Return the observed labels of the rows as the noise layer takes them."""
+        if self.answers is not None and self.learns_from_answers:
+            return torch.from_numpy(self.answers.padded(slice(None) if rows is None else rows))
+        return self.tensors(rows)[0]
 
     def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the observed labels and the weights of the rows."""
@@ -97,6 +130,7 @@ def validate_training_data(
     y: Any,
     sample_weight: Any = None,
     *,
+    annotators: Any = None,
     reset: bool = True,
     classes: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
@@ -109,8 +143,10 @@ def validate_training_data(
         Gets the number and the names of the features. With its `device` another than the CPU,
         float64 data are computed in float32.
     X : array-like or CSR of shape (n_samples, ...)
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_samples, n_columns)
     sample_weight : array-like of shape (n_samples,) or None
+    annotators : array-like of the shape of y, default=None
+        As for `check_answers`.
     reset : bool, default=True
         False compares the features with those of the last fit.
     classes : ndarray of shape (n_classes,), default=None
@@ -121,7 +157,7 @@ def validate_training_data(
     Returns
     -------
     TrainingData
-        Without the rows of weight zero.
+        Without the rows of weight zero, and without those that have no answer.
     """
     if y is None:
         raise ValueError(
@@ -131,18 +167,35 @@ def validate_training_data(
         dtype = torch.float32
     network_type = None if dtype is None else NUMPY_TYPES[dtype]
     X = validation.check_features(estimator, X, reset=reset, network_type=network_type)
-    y = validation.check_labels(y, X)
     weight = validation.check_weights(sample_weight, X)
-    if weight is not None and not weight.all():
-        rows = np.flatnonzero(weight)
-        X, y, weight = X[rows], y[rows], weight[rows]
-    if classes is None:
-        classes, target = np.unique(y, return_inverse=True)
+    counted = np.ones(X.shape[0], dtype=bool) if weight is None else weight > 0
+    answers = None
+    if has_answers(y, annotators):
+        answers, found = check_answers(
+            y,
+            annotators,
+            missing_label=estimator.missing_label,
+            n_rows=X.shape[0],
+            classes=classes,
+            known_annotators=None if reset else getattr(estimator, "annotators_", None),
+        )
+        counted &= answers.counts > 0
+        answers = answers.take(counted)
+        if classes is None:
+            answers, used = answers.with_occurring_classes()
+            classes = found[used]
+        target = answers.votes().argmax(axis=1)
     else:
-        target = validation.encode_labels(y, classes)
+        y = validation.check_labels(y, X)[counted]
+        if classes is None:
+            classes, target = np.unique(y, return_inverse=True)
+        else:
+            target = validation.encode_labels(y, classes)
+    if not counted.all():
+        X, weight = X[np.flatnonzero(counted)], None if weight is None else weight[counted]
     validation.check_two_classes(classes)
     if weight is not None:
         weight = weight / weight.mean()
     if dtype is None:
         dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
-    return TrainingData(X, target, weight, classes, dtype)
+    return TrainingData(X, target, weight, classes, dtype, answers=answers)

@@ -15,8 +15,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import Layout, Linearization, NoiseLayer
-from sknoisy._model.sparse import columns_of_targets, likeliest_targets, unpack, with_outside
+from sknoisy._model.noise_layers import (
+    Layout,
+    Linearization,
+    NoiseLayer,
+    columns_of_targets,
+    likeliest_targets,
+    unpack,
+    with_outside,
+)
 from sknoisy._transition.counts import SMALLEST_PROBABILITY
 
 _ELEMENTS_AT_ONCE = 2**23

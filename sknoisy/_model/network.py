@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model import equations as F
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
@@ -263,6 +264,13 @@ class NoisyLabelModule(nn.Module):
             self._attach(FeatureTransition(start, n_hidden))
         else:
             self._attach(SparseFeatureTransition(start, n_hidden, n_targets))
+
+    def attach_annotator_noise(
+        self, transitions: np.ndarray, n_answers: np.ndarray, **parameters: Any
+    ) -> None:
+        """Put the noise layer of several answers a row on top; see `AnnotatorTransition`."""
+        noise = AnnotatorTransition(floored(transitions), n_answers, **parameters)
+        self._attach(noise.to(self.head.weight.dtype))
 
     def let_noise_depend_on_features(self, *, n_targets: int | None = None) -> None:
         """Start the c-model from the s-model: b_ij is taken over, u_ij = 0."""

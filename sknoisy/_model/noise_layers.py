@@ -8,17 +8,18 @@ true class, the sparse one of the paper, is smaller in every way.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sknoisy._model import equations as F
-from sknoisy._model.sparse import likeliest_targets, unpack
 from sknoisy._transition.counts import SMALLEST_PROBABILITY, expected_transition
 
 Layout = dict[str, tuple[tuple[int, ...], int | None]]
@@ -42,6 +43,40 @@ class Linearization(NamedTuple):
     log_likelihood: Tensor
     log_prior: Callable[[], Tensor]
     pull_back: Callable[[Tensor, float], tuple[list[Tensor], Tensor | None]]
+
+
+class LabelFactors(NamedTuple):
+    """What is known of each observed label, of which a row can have several.
+
+    Attributes
+    ----------
+    clean_log_proba : Tensor of shape (n_labels, true)
+        Logarithms of p(true label | x) of the row that the label belongs to.
+    log_column : Tensor of shape (n_labels, true)
+        Logarithms of p(observed label | true label[, x]).
+    row : Tensor of shape (n_labels,)
+        The row that the label belongs to, ascending.
+    """
+
+    clean_log_proba: Tensor
+    log_column: Tensor
+    row: Tensor
+
+    @classmethod
+    def of_rows(cls, clean_log_proba: Tensor, log_column: Tensor) -> LabelFactors:
+        """Return the factors of rows that have one label each."""
+        row = torch.arange(len(clean_log_proba), device=clean_log_proba.device)
+        return cls(clean_log_proba, log_column, row)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LabelFactors], n_rows: Sequence[int]) -> LabelFactors:
+        """Return the factors of batches of so many rows together, on the CPU."""
+        first = [0, *itertools.accumulate(n_rows)]
+        return cls(
+            torch.cat([part.clean_log_proba.cpu() for part in parts]),
+            torch.cat([part.log_column.cpu() for part in parts]),
+            torch.cat([part.row.cpu() + at for part, at in zip(parts, first, strict=False)]),
+        )
 
 
 class NoiseLayer(nn.Module, ABC):
@@ -72,6 +107,24 @@ class NoiseLayer(nn.Module, ABC):
         -------
         Tensor of shape (n, true)
         """
+
+    def label_factors(
+        self, clean_log_proba: Tensor, labels: Tensor, hidden: Tensor | None = None
+    ) -> LabelFactors:
+        """Return the logarithms of p(y=i | x) and p(z | y=i[, x]) for each observed label.
+
+        Parameters
+        ----------
+        clean_log_proba : Tensor of shape (n, true)
+        labels, hidden
+            As for `label_log_likelihood`.
+
+        Returns
+        -------
+        LabelFactors
+        """
+        log_column = self.label_log_likelihood(labels, hidden)
+        return LabelFactors.of_rows(clean_log_proba, log_column)
 
     @abstractmethod
     def transition(self, hidden: Tensor | None = None) -> Tensor:
@@ -349,3 +402,78 @@ class ClassTransition(NoiseLayer):
         sparse = "" if self.targets is None else f", n_targets={self.bias.shape[1]}"
         learnable = isinstance(self.bias, nn.Parameter)
         return f"n_classes={self.n_classes}{sparse}, learnable={learnable}"
+
+
+# Packed, the columns that a sparse layer keeps of each row of the matrix stand side by side.
+
+
+def likeliest_targets(transition: Tensor, n_targets: int) -> Tensor:
+    """Columns of the likeliest observed classes of each true class, itself always among them.
+
+    What the sparse noise layer of the paper keeps of the matrix, l of k classes.
+
+    Parameters
+    ----------
+    transition : Tensor of shape (true, observed)
+    n_targets : int
+        Number of observed classes to keep for each true class, l.
+
+    Returns
+    -------
+    Tensor of shape (true, n_targets)
+        Column indices, ascending in each row.
+    """
+    own_first = transition + 2.0 * torch.eye(len(transition), dtype=transition.dtype)
+    return own_first.topk(n_targets, dim=1).indices.sort(dim=1).values
+
+
+def columns_of_targets(targets: Tensor) -> Tensor:
+    """Where each observed class stands among the columns that each true class keeps.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (true, n_targets)
+        Column indices, from `likeliest_targets`.
+
+    Returns
+    -------
+    Tensor of shape (observed, true)
+        Element (j, i) is the position of j in ``targets[i]``; `n_targets` if it is not there.
+    """
+    n_classes, n_targets = targets.shape
+    position = targets.new_full((n_classes, n_classes), n_targets)
+    return position.scatter_(1, targets, torch.arange(n_targets).expand(n_classes, -1)).T
+
+
+def with_outside(log_transition: Tensor) -> Tensor:
+    """Add a last column for the observed classes that a sparse noise layer leaves out.
+
+    A label that a true class does not turn into would have no likelihood; it gets the smallest
+    probability.
+
+    Parameters
+    ----------
+    log_transition : Tensor of shape (..., true, n_targets)
+
+    Returns
+    -------
+    Tensor of shape (..., true, n_targets + 1)
+    """
+    return functional.pad(log_transition, (0, 1), value=math.log(SMALLEST_PROBABILITY))
+
+
+def unpack(packed: Tensor, targets: Tensor) -> Tensor:
+    """Spread what a sparse noise layer says over all observed classes, zero elsewhere.
+
+    Parameters
+    ----------
+    packed : Tensor of shape (..., true, n_targets)
+        Probabilities or counts.
+    targets : Tensor of shape (true, n_targets)
+
+    Returns
+    -------
+    Tensor of shape (..., true, observed)
+    """
+    full = packed.new_zeros(*packed.shape[:-1], len(targets))
+    return full.scatter(-1, targets.expand(packed.shape), packed)

@@ -26,12 +26,17 @@ from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective
 from sknoisy._model.network import NoisyLabelModule
+from sknoisy._model.noise_layers import LabelFactors
 from sknoisy._net.callbacks import CallbackDataset, uses_batch_hooks
 from sknoisy._net.optimizers import fused_by_default, leave_fused_step
 from sknoisy._support.validation import check_patterns
 
 _EXTRAS = ("sample_weight", "posterior")
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
+
+
+def _holds_answers(X: Any) -> bool:
+    return isinstance(X, dict) and "answers" in X
 
 
 class LeanNet(NeuralNetClassifier):
@@ -150,7 +155,8 @@ class LeanNet(NeuralNetClassifier):
         """Return what is known of the labels of a batch, on the device."""
         given = X if isinstance(X, dict) else {}
         extras = {name: self._to_device(given[name]) for name in _EXTRAS if name in given}
-        return {"target": self._to_device(y), **extras}
+        labels = y if self.network.noise is None or not _holds_answers(X) else X["answers"]
+        return {"target": self._to_device(labels), **extras}
 
     def run_single_epoch(
         self,
@@ -254,7 +260,7 @@ class LeanNet(NeuralNetClassifier):
     @torch.no_grad()
     def label_factors(
         self, dataset: ArrayDataset, network: NoisyLabelModule | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> LabelFactors:
         """Logarithms of p(true label | x) and p(observed label | true label[, x]), on the CPU.
 
         Parameters
@@ -265,26 +271,26 @@ class LeanNet(NeuralNetClassifier):
 
         Returns
         -------
-        clean_log_proba : Tensor of shape (n, true)
-        log_column : Tensor of shape (n, true)
-            Element (t, i) belongs to the observed label of row t if i is true. Without a noise
-            layer a true label that is not the observed one has probability zero.
+        LabelFactors
+            Without a noise layer a true label that is not the observed one has probability zero.
+            With one, several answers of a row are explained one by one, without the help of the
+            others.
         """
         self._set_training(False)
         module = self.module_ if network is None else network.eval()
         noise = (self.network if network is None else network).noise
-        parts = []
+        parts, n_rows = [], []
         for X, y in self.get_iterator(dataset):
             clean_log_proba, hidden = module(self._data(X))
-            target = self._to_device(y)
             if noise is None:
                 column = torch.full_like(clean_log_proba, -torch.inf)
-                column.scatter_(1, target.unsqueeze(1), 0.0)
+                column.scatter_(1, self._to_device(y).unsqueeze(1), 0.0)
+                parts.append(LabelFactors.of_rows(clean_log_proba, column))
             else:
-                column = noise.label_log_likelihood(target, hidden)
-            parts.append((clean_log_proba.cpu(), column.cpu()))
-        clean_log_proba, column = (torch.cat(part) for part in zip(*parts, strict=True))
-        return clean_log_proba, column
+                labels = self._to_device(X["answers"] if _holds_answers(X) else y)
+                parts.append(noise.label_factors(clean_log_proba, labels, hidden))
+            n_rows.append(len(clean_log_proba))
+        return LabelFactors.joined(parts, n_rows)
 
     def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""

@@ -161,8 +161,9 @@ class SkorchNet(LeanNet):
                 with explained(held_out is not None):
                     stop |= self._notify_epoch_end(datasets)
                 if valid is not None:
-                    clean_log_proba, log_column = self.label_factors(valid)
-                    loss = calibrated_loss(clean_log_proba, log_column, valid.weight)
+                    factors = self.label_factors(valid)
+                    weight = None if valid.weight is None else valid.weight[factors.row]
+                    loss = calibrated_loss(factors.clean_log_proba, factors.log_column, weight)
                     self.history.record("calibrated_valid_loss", loss)
                     stop |= best.update(loss)
                 if self._best_epoch is not None:

@@ -76,7 +76,7 @@ def describe_missing(y: Any) -> str | None:
     masked array hides. In a list they are found before numpy turns them into strings.
     """
     values = _one_by_one(y)
-    missing, kind = _missing_values(values), None
+    missing, kind = missing_values(values), None
     if isinstance(y, np.ma.MaskedArray):
         missing, kind = missing | np.ma.getmaskarray(y).ravel(), "masked values"
     elif callable(getattr(y, "isna", None)):  # pandas
@@ -106,14 +106,16 @@ def _one_by_one(y: Any) -> NDArray[np.generic]:
     return np.asarray(y).ravel()
 
 
-def _missing_values(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+def missing_values(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Return which values are None, NaN, NaT or the NA of pandas, an array of the same shape."""
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype.kind in "mM":
         return np.isnat(values)
     if values.dtype.kind in ("O", "T"):
-        return np.fromiter(map(_is_missing, values.tolist()), dtype=bool, count=len(values))
-    return np.zeros(len(values), dtype=bool)
+        missing = np.fromiter(map(_is_missing, values.ravel().tolist()), bool, count=values.size)
+        return missing.reshape(values.shape)
+    return np.zeros(values.shape, dtype=bool)
 
 
 def _is_missing(value: Any) -> bool:

@@ -150,6 +150,7 @@ def check_transition_matrix(
     name: str = "transition_matrix",
     *,
     n_samples: int | None = None,
+    what: str = "sample",
 ) -> FloatArray:
     """Validate a transition matrix that a user gave.
 
@@ -163,6 +164,8 @@ def check_transition_matrix(
         Name of the parameter, for the message.
     n_samples : int, default=None
         With it, one matrix per sample is accepted as well, (n_samples, true, observed).
+    what : str, default="sample"
+        What the matrices belong to, for the message.
 
     Returns
     -------
@@ -177,7 +180,9 @@ def check_transition_matrix(
     sized = square and n_classes in {None, transition.shape[-1]}
     if not sized or transition.shape[:-2] not in {(), (n_samples,)}:
         size = "(true, observed)" if n_classes is None else f"({n_classes}, {n_classes})"
-        per_sample = "" if n_samples is None else f" or ({n_samples}, true, observed)"
+        per_sample = (
+            "" if n_samples is None else f" or ({n_samples}, true, observed), one per {what}"
+        )
         raise ValueError(
             f"`{name}` must have shape {size}{per_sample}, a row for each true class and a column "
             f"for each observed one; got shape {transition.shape}."

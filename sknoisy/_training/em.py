@@ -1,4 +1,4 @@
-"""Expectation maximisation of the s-model."""
+"""Expectation maximisation, and what of it is used in direct training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,72 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
+from sknoisy._crowd.annotators import annotator_counts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._transition.counts import soft_counts
+
+_STEPS_WITH_THE_START = 80
+
+
+class ClosedFormSteps:
+    """The steps of expectation maximisation that have a closed form, for all rows at once.
+
+    The E-step gives the posteriors of the true labels, and the M-step of the noise layer the matrix
+    that is likeliest with them.
+
+    Parameters
+    ----------
+    net : SkorchNet
+        With a noise layer that has a closed form.
+    data : TrainingData
+    rows : ndarray of int or None
+        The rows to train on; None stands for all.
+    learn_transition : bool
+        Whether the M-step updates the matrix.
+    """
+
+    def __init__(
+        self, net: SkorchNet, data: TrainingData, rows: np.ndarray | None, *, learn_transition: bool
+    ) -> None:
+        self.net = net
+        self.n_classes = data.n_classes
+        self.learn_transition = learn_transition
+        self.dataset = data.dataset(rows)
+        self.labels = data.labels(rows)
+        self.target, weight = data.tensors(rows)
+        self.weight = None if weight is None else weight.numpy()
+        self.answers = None
+        if data.answers is not None and data.learns_from_answers:
+            self.answers = data.answers if rows is None else data.answers.take(rows)
+
+    def __call__(self) -> tuple[Tensor, float]:
+        """Take the steps.
+
+        Returns
+        -------
+        posterior : Tensor of shape (n_rows, n_classes)
+        log_likelihood : float
+            Mean of the observed labels of a row, before the M-step.
+        """
+        net, noise = self.net, self.net.network.noise
+        assert noise is not None
+        with torch.no_grad():
+            log_column = noise.label_log_likelihood(self.labels.to(net.device)).cpu()
+        log_joint = net.clean_log_proba(self.dataset) + log_column
+        posterior, evidence = F.posterior_and_evidence(log_joint)
+        if self.learn_transition:
+            counts = self._counts(posterior.numpy())
+            noise.maximise(counts, net.transition_prior * float(counts.sum()))
+        return posterior, float(np.average(evidence.numpy(), weights=self.weight))
+
+    def _counts(self, posterior: np.ndarray) -> np.ndarray:
+        if self.answers is not None:
+            return annotator_counts(posterior, self.answers, self.weight)
+        return soft_counts(posterior, self.target.numpy(), self.n_classes, self.weight)
 
 
 def train_em(
@@ -28,46 +89,56 @@ def train_em(
 
     Parameters
     ----------
-    net : SkorchNet
-        With the noise layer of the s-model.
-    data : TrainingData
-    rows : ndarray of int or None
-        The rows to train on; None stands for all.
-    learn_transition : bool
-        Whether the M-step updates the matrix.
+    net, data, rows, learn_transition
+        As for `ClosedFormSteps`.
     tol : float
         The iterations end when the mean log-likelihood of the observed labels changes by less.
     **stage
         As for `SkorchNet.train_stage`.
     """
     posterior = torch.zeros(len(data), data.n_classes, dtype=data.dtype)
-    dataset = data.dataset(rows)
     at = slice(None) if rows is None else torch.from_numpy(rows)
-    target, weight = data.tensors(rows)
+    steps = ClosedFormSteps(net, data, rows, learn_transition=learn_transition)
     monitor = _ConvergenceMonitor(tol)
 
-    def closed_form_steps() -> bool:
-        noise = net.network.noise
-        assert noise is not None
-        with torch.no_grad():
-            log_column = noise.label_log_likelihood(target.to(net.device)).cpu()
-        log_joint = net.clean_log_proba(dataset) + log_column
-        posterior[at], evidence = F.posterior_and_evidence(log_joint)
-        if learn_transition:
-            counts = soft_counts(
-                posterior[at].numpy(),
-                target.numpy(),
-                data.n_classes,
-                None if weight is None else weight.numpy(),
-            )
-            noise.maximise(counts, net.transition_prior * float(counts.sum()))
-        log_likelihood = float(np.average(evidence.numpy(), weights=weight))
+    def before_epoch() -> bool:
+        posterior[at], log_likelihood = steps()
         net.history.record("log_likelihood", log_likelihood)
         return monitor.update(log_likelihood)
 
     return net.train_stage(
-        "em", data.dataset(rows, posterior=posterior), before_epoch=closed_form_steps, **stage
+        "em", data.dataset(rows, posterior=posterior), before_epoch=before_epoch, **stage
     )
+
+
+def train_with_matrices(
+    net: SkorchNet, data: TrainingData, rows: np.ndarray | None, stage: str, **more: Any
+) -> StageEnd:
+    """Train the network through the noise layer, whose matrices follow once an epoch.
+
+    For a noise layer without weights that gradients could teach. The first epochs have the matrices
+    of the start: a network that has learned little would make them forget what they know.
+
+    Parameters
+    ----------
+    net, data, rows
+        As for `ClosedFormSteps`.
+    stage : str
+    **more
+        As for `SkorchNet.train_stage`.
+    """
+    steps = ClosedFormSteps(net, data, rows, learn_transition=True)
+    n_batches = -(-len(steps.target) // net.batch_size)
+    n_epochs = 0
+
+    def before_epoch() -> bool:
+        nonlocal n_epochs
+        if n_epochs * n_batches >= _STEPS_WITH_THE_START:
+            steps()
+        n_epochs += 1
+        return False
+
+    return net.train_stage(stage, data.dataset(rows), before_epoch=before_epoch, **more)
 
 
 def last_change(net: SkorchNet, n_iter: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
+from sknoisy._training.selection import Start
 from sknoisy._training.stages import TrainingConfig
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
@@ -69,7 +70,7 @@ class NoiseEstimator:
         """
         if self.config.transition_init != "cluster" and self.data.n_classes > MANY_CLASSES:
             return {
-                "calibrated": self._estimate(self._seeded(calibrated_start), predict, self._unseen),
+                "calibrated": self._estimate(self._seeded(calibrated_start), predict, self.unseen),
                 "mixture": self._estimate_by_parts(self._seeded(sparse_mixture_start), predict),
             }
         if self.config.hold_out:
@@ -90,20 +91,22 @@ class NoiseEstimator:
         return found
 
     @property
-    def _unseen(self) -> np.ndarray:
+    def unseen(self) -> np.ndarray:
         """Rows that some network was not trained on."""
         return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
 
     def _seeded(self, start: Callable[..., Any]) -> Callable[..., Any]:
         return partial(start, random_state=self.seed)
 
-    def penalty(self, start: str | None, transition: np.ndarray | None) -> float:
+    def penalty(self, start: str | None, transition: Start) -> float:
         """Return how much likelier a start makes the labels that it was estimated from.
 
         By half for each free entry, here those that stand for at least one label. Nothing where
         few of the labels that judge were among those of the estimate, or it was shrunk.
         """
-        if self.config.hold_out or transition is None or start in ("array", "calibrated"):
+        if self.config.hold_out or start in ("array", "calibrated"):
+            return 0.0
+        if not isinstance(transition, np.ndarray):
             return 0.0
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
@@ -125,7 +128,7 @@ class NoiseEstimator:
         """Estimate the noise among the classes with enough labels; others keep their label."""
         data, classes = self.data, np.flatnonzero(self.supported)
         if rows is None:
-            rows = np.arange(len(data)) if self.config.hold_out else self._unseen
+            rows = np.arange(len(data)) if self.config.hold_out else self.unseen
         rows = rows[self.supported[data.target[rows]]]
 
         def among_classes(part: np.ndarray) -> np.ndarray:

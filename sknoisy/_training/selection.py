@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from sknoisy._crowd.annotators import AnnotatorNoise
+
 _ERRORS_OF_STARTS = 1.0
 
 #: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
 ERRORS_OF_NOISE_MODELS = 1.64
+
+#: Where a noise layer starts: a matrix, those of annotators, or None for what the paper computes.
+Start = np.ndarray | AnnotatorNoise | None
 
 #: A noise layer, or None, and the weights of the network with it.
 State = tuple[Any, dict[str, Any]]
@@ -27,7 +32,7 @@ class Candidate:
         The stage of training that ended with it: "baseline", "s", "c" or "em".
     start : str or None
         Name of the start of the noise layer.
-    transition : ndarray of shape (true, observed) or None
+    transition : ndarray of shape (true, observed), AnnotatorNoise or None
         Where the noise layer started.
     before : Candidate or None
         The candidate that its training went on from.
@@ -52,7 +57,7 @@ class Candidate:
 
     stage: str
     start: str | None = None
-    transition: np.ndarray | None = None
+    transition: Start = None
     before: Candidate | None = None
     penalty: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from sknoisy._crowd.annotators import AnnotatorNoise
 from sknoisy._data.batches import ArrayDataset
 from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._net.progress import FitProgress
-from sknoisy._training.em import last_change, train_em
+from sknoisy._net.summary import check_no_nan
+from sknoisy._training.em import last_change, train_em, train_with_matrices
 from sknoisy._training.selection import Candidate, State
-from sknoisy._training.summary import check_no_nan
 from sknoisy._transition.starts import confusion_start
 
 _FEWEST_ROWS_TO_WATCH = 1000
@@ -39,6 +40,8 @@ class TrainingConfig:
         `on_interrupt`: whether an interrupted fit ends with its best epoch.
     log_class_weight : ndarray of shape (n_classes,)
         Logarithms of `class_weight`.
+    annotator_prior, answer_power : float or None
+        None is what suits unseen answers best.
     """
 
     noise_model: str | None
@@ -57,6 +60,8 @@ class TrainingConfig:
     batch_size: int
     keep_interrupted: bool
     log_class_weight: np.ndarray
+    annotator_prior: float | None = None
+    answer_power: float | None = None
 
 
 class Stages:
@@ -106,11 +111,7 @@ class Stages:
         elif stage == "c":
             self._attach_feature_noise(keep_weights=candidate.start == "confusion")
         else:
-            self.net.network.attach_class_noise(
-                self._start_of(candidate),
-                learnable=config.learn_transition and stage != "em",
-                n_targets=config.n_noise_targets,
-            )
+            self.attach(self._start_of(candidate), learnable=stage != "em")
         common: dict[str, Any] = {
             "valid": self._watched(fold),
             "patience": self._patience(fold),
@@ -118,9 +119,10 @@ class Stages:
             "progress": self.progress,
         }
         if stage != "em":
-            train = self.data.dataset(fold.train)
-            most = max_epochs or config.max_epochs
-            return self.net.train_stage(stage, train, max_epochs=most, **common)
+            common["max_epochs"] = max_epochs or config.max_epochs
+            if stage == "s" and self.data.learns_from_answers and config.learn_transition:
+                return train_with_matrices(self.net, self.data, fold.train, stage, **common)
+            return self.net.train_stage(stage, self.data.dataset(fold.train), **common)
         end = train_em(
             self.net,
             self.data,
@@ -136,10 +138,31 @@ class Stages:
             candidate.last_change = last_change(self.net, config.max_em_iter)
         return end
 
-    def loss_after(self, fold: Fold, n_epochs: int, transition: np.ndarray) -> float:
+    def attach(self, start: np.ndarray | AnnotatorNoise, *, learnable: bool = True) -> None:
+        """Put a noise layer on the network, whose matrix, or matrices, are learned from a start."""
+        network, config = self.net.network, self.config
+        if isinstance(start, AnnotatorNoise):
+            answers = self.data.answers
+            assert answers is not None
+            network.attach_annotator_noise(
+                start.transitions,
+                answers.answers_of_annotators(),
+                annotator_prior=start.annotator_prior,
+                answer_power=start.answer_power,
+            )
+        else:
+            network.attach_class_noise(
+                start,
+                learnable=learnable and config.learn_transition,
+                n_targets=config.n_noise_targets,
+            )
+
+    def loss_after(
+        self, fold: Fold, n_epochs: int, transition: np.ndarray | AnnotatorNoise
+    ) -> float:
         """Return the held-out loss after so many joint epochs."""
         self._reseed("start", 0)
-        self.net.network.attach_class_noise(transition, n_targets=self.config.n_noise_targets)
+        self.attach(transition)
         end = self.net.train_stage(
             "start",
             self.data.dataset(fold.train),
@@ -186,10 +209,11 @@ class Stages:
         self.generator.manual_seed(seed)
         torch.manual_seed(seed)
 
-    def _start_of(self, candidate: Candidate) -> np.ndarray:
+    def _start_of(self, candidate: Candidate) -> np.ndarray | AnnotatorNoise:
         """Return the matrix to start from; the paper's comes from the network as it is."""
         if candidate.start != "confusion":
-            return np.asarray(candidate.transition)
+            assert candidate.transition is not None
+            return candidate.transition
         log_proba = self.net.clean_log_proba(self.data.dataset())
         check_no_nan(self.net, log_proba)
         candidate.transition = confusion_start(

@@ -13,12 +13,14 @@ from sklearn.utils.multiclass import unique_labels
 from sknoisy._data.columns import ColumnStatistics
 from sknoisy._data.folds import stratified_parts
 from sknoisy._data.training_data import TrainingData
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.random import draw_seed
 from sknoisy._support.validation import parameter_error
+from sknoisy._training.annotators import AnnotatorStream
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.selection import (
     ERRORS_OF_NOISE_MODELS,
@@ -106,6 +108,7 @@ class Stream:
         self.highest = -np.inf
         self.misses = 0
         self.baseline: NoisyLabelModule | None = None
+        self.annotators = AnnotatorStream()
 
     def running_prior(self, prior: np.ndarray, n_rows: int) -> np.ndarray:
         """Return the mean clean probability of all rows so far, after that of a chunk."""
@@ -116,10 +119,11 @@ class Stream:
     def account_of(
         self, net: SkorchNet, data: TrainingData, config: TrainingConfig
     ) -> dict[str, Any]:
-        """Return what `summary` must know of a chunk: the rows before it, and what is unknown."""
+        """Return what the summary must know of a chunk: what was before it, and what is unknown."""
         return {
             "running_prior": partial(self.running_prior, n_rows=len(data)),
             "noise_is_unknown": config.noise_model is not None and net.network.noise is None,
+            "annotator_counts": self.annotators.counts,
         }
 
     def standardize(self, net: SkorchNet, data: TrainingData) -> None:
@@ -187,7 +191,8 @@ class Stream:
         """
         assert self.baseline is not None
         dataset = data.dataset()
-        factors = [*net.label_factors(dataset), *net.label_factors(dataset, self.baseline)]
+        both = net.label_factors(dataset), net.label_factors(dataset, self.baseline)
+        factors = [factor for found in both for factor in found[:2]]
         block = self.full_block(
             data.n_classes, *(factor.numpy() for factor in factors), _weight(data)
         )
@@ -285,6 +290,11 @@ def fit_chunk(
         Where the noise layer starts, if it starts with these rows.
     """
     net.check_callbacks(held_out=False)
+    if data.answers is None and isinstance(net.network.noise, AnnotatorTransition):
+        raise ValueError(
+            "`y` must say who gave each label, as in the calls before: pass `annotators`, or a "
+            "column for each annotator."
+        )
     stream.standardize(net, data)
     if stream.baseline is not None:
         stream.judge(net, data, config)
@@ -292,6 +302,8 @@ def fit_chunk(
     start = None
     if config.noise_model is None:
         network.noise = None
+    elif data.learns_from_answers:
+        start = stream.annotators.learn(net, data, config, draw_seed(stream.random_state))
     elif network.noise is None:
         start = stream.find_start(net, data, config)
         if (
@@ -302,7 +314,7 @@ def fit_chunk(
             stream.try_out(net)
     elif config.noise_model == "c" and not network.noise.depends_on_features:
         start = network.noise.matrix()
-    if start is not None:
+    if start is not None and not isinstance(network.noise, AnnotatorTransition):
         if config.noise_model == "s":
             network.attach_class_noise(
                 start, learnable=config.learn_transition, n_targets=config.n_noise_targets

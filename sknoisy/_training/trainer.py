@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy._data.folds import Fold, cross_folds, held_out_fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
+from sknoisy._net.summary import check_no_nan, summarise
 from sknoisy._support.random import draw_seed
 from sknoisy._training.em import warn_of_no_convergence
 from sknoisy._training.noise_estimates import NoiseEstimator, Predict
-from sknoisy._training.selection import Candidate, select_noise_model, select_start
+from sknoisy._training.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._training.stages import Stages, TrainingConfig
-from sknoisy._training.summary import check_no_nan, summarise
 from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
@@ -28,42 +26,6 @@ _SHORTEST_TRAINING = 4
 
 #: Standard errors by which a start must be ahead after a short training to be the only one.
 _ERRORS_OF_TRIALS = 2.0
-
-
-def train(
-    net: SkorchNet,
-    data: TrainingData,
-    config: TrainingConfig,
-    rng: np.random.RandomState,
-    progress: FitProgress,
-) -> Trainer:
-    """Take a net through its stages; an interrupted one ends with its best epoch if it is told to.
-
-    Parameters
-    ----------
-    net, data, config, rng, progress
-        As for `Trainer`.
-
-    Returns
-    -------
-    Trainer
-        What was tried, and what was chosen.
-    """
-    net.check_callbacks(held_out=config.hold_out)
-    trainer = Trainer(net, data, config, rng, progress)
-    if config.keep_interrupted:
-        net.keep_best_epoch()
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        kept = net.end_interrupted(data.X, data.target)
-        if kept is None:
-            raise
-        progress.end_interrupted()
-        message = f"The fit is not complete. {kept}"
-        warnings.warn(message, ConvergenceWarning, stacklevel=6)  # the call of fit
-    net.end_training()
-    return trainer
 
 
 class Trainer:
@@ -127,7 +89,7 @@ class Trainer:
         elif config.noise_model is None:
             self._finish(self._try("baseline"))
         elif not config.learn_transition:
-            self._finish(self._try(self._joint_stage, "array", np.asarray(config.transition_init)))
+            self._finish(self._try(self._joint_stage, "array", self._given_start()))
         else:
             self._finish(self._select())
         last = self.chosen
@@ -185,7 +147,7 @@ class Trainer:
         self,
         stage: str,
         start: str | None = None,
-        transition: np.ndarray | None = None,
+        transition: Start = None,
         before: Candidate | None = None,
     ) -> Candidate:
         """Train a stage in each fold and judge it by the rows that are held out there."""
@@ -207,9 +169,11 @@ class Trainer:
 
     def _unseen_log_likelihood(self, fold: Fold) -> np.ndarray:
         """Return the log-likelihood of the labels that are held out, of calibrated predictions."""
-        clean_log_proba, log_column = self.net.label_factors(self.data.dataset(fold.valid))
-        weight = None if self.data.weight is None else self.data.weight[fold.valid]
-        return sharpen(clean_log_proba.numpy(), log_column.numpy(), weight).log_likelihood
+        factors = self.net.label_factors(self.data.dataset(fold.valid))
+        row, valid = factors.row.numpy(), np.asarray(fold.valid)
+        weight = None if self.data.weight is None else self.data.weight[valid[row]]
+        fit = sharpen(factors.clean_log_proba.numpy(), factors.log_column.numpy(), weight)
+        return np.bincount(row, fit.log_likelihood, minlength=len(valid))
 
     def _finish(self, chosen: Candidate) -> None:
         """Give the net what was chosen: the network of the fold, or one trained on all rows."""
@@ -220,7 +184,7 @@ class Trainer:
             self._train_on_all_rows(chosen)
         of_interest = *chosen.chain, *self.candidates
         tried = [c.transition for c in of_interest if c.transition is not None]
-        self.initial_transition = np.asarray(tried[0]) if tried else self.initial_transition
+        self.initial_transition = self._matrix(tried[0]) if tried else self.initial_transition
 
     def _train_on_all_rows(self, chosen: Candidate) -> None:
         self.stages.start_over()
@@ -245,7 +209,7 @@ class Trainer:
         stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []
         stages += ["c"] if self.config.noise_model == "c" else []
         for stage in stages:
-            self.chosen = Candidate(stage, "array", self.initial_transition)
+            self.chosen = Candidate(stage, "array", self._fitted_start())
             self.stages.train(self.chosen, fold)
 
     def _make_folds(self) -> list[Fold]:
@@ -258,14 +222,26 @@ class Trainer:
 
     # The start of the noise layer
 
-    def _starts(self, plain: Candidate) -> list[tuple[str, np.ndarray | None]]:
+    def _given_start(self) -> Start:
+        """Return what the user gave to start from."""
+        return np.asarray(self.config.transition_init)
+
+    def _fitted_start(self) -> Start:
+        """Return what the last fit ended with."""
+        return self.initial_transition
+
+    def _matrix(self, start: Start) -> np.ndarray:
+        """Return the one matrix (true, observed) of a start."""
+        return np.asarray(start)
+
+    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
         """Return names and matrices that the noise layer may start from, the simplest first.
 
         The paper's start, None, is computed from the network that training goes on from.
         """
         init = self.config.transition_init
         if not isinstance(init, str):
-            return [("array", init)]
+            return [("array", self._given_start())]
         if init == "confusion":
             return [(init, None)]
         if not self.folds or self.estimator.supported.sum() < 2:
@@ -316,8 +292,8 @@ class Trainer:
         self,
         plain: Candidate,
         before: Candidate | None,
-        starts: list[tuple[str, np.ndarray | None]],
-    ) -> list[tuple[str, np.ndarray | None]]:
+        starts: list[tuple[str, Start]],
+    ) -> list[tuple[str, Start]]:
         """Return the start that is clearly ahead after a short joint training, or both of them.
 
         All starts, if rows are few and all of them can be trained in full.

@@ -1,4 +1,4 @@
-"""Doubts about a fit that went through: whether it is worth anything."""
+"""A fit from its beginning to its end, and doubts whether it is worth anything."""
 
 from __future__ import annotations
 
@@ -7,16 +7,57 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
+from sknoisy._net.progress import FitProgress
+from sknoisy._training.annotators import AnnotatorTrainer
 from sknoisy._training.noise_estimates import FEWEST_LABELS
 from sknoisy._training.selection import ERRORS_OF_NOISE_MODELS
+from sknoisy._training.stages import TrainingConfig
 from sknoisy._training.trainer import Trainer
 from sknoisy.exceptions import UnreliableFitWarning
 
 _SMALLEST_GAIN = 1e-3
 _MOST_NAMES = 5
+
+
+def train(
+    net: SkorchNet,
+    data: TrainingData,
+    config: TrainingConfig,
+    rng: np.random.RandomState,
+    progress: FitProgress,
+) -> Trainer:
+    """Take a net through its stages; an interrupted one ends with its best epoch if it is told to.
+
+    Parameters
+    ----------
+    net, data, config, rng, progress
+        As for `Trainer`.
+
+    Returns
+    -------
+    Trainer
+        What was tried, and what was chosen.
+    """
+    net.check_callbacks(held_out=config.hold_out)
+    kind = AnnotatorTrainer if data.learns_from_answers else Trainer
+    trainer = kind(net, data, config, rng, progress)
+    if config.keep_interrupted:
+        net.keep_best_epoch()
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        kept = net.end_interrupted(data.X, data.target)
+        if kept is None:
+            raise
+        progress.end_interrupted()
+        message = f"The fit is not complete. {kept}"
+        warnings.warn(message, ConvergenceWarning, stacklevel=6)  # the call of fit
+    net.end_training()
+    return trainer
 
 
 def warn_of_unreliable_fit(
@@ -98,13 +139,19 @@ def _names(labels: np.ndarray) -> str:
 
 def _says_no_more_than_frequencies(net: SkorchNet, data: TrainingData, trainer: Trainer) -> bool:
     """Whether labels, unseen ones where rows are held out, are as likely without the network."""
-    share = np.bincount(data.target, data.weight, data.n_classes)
-    log_share = np.log(np.maximum(share / share.sum(), 1e-300))[data.target]
+    labels, row = data.target, np.arange(len(data))
+    if data.answers is not None and net.network.noise is not None:
+        labels, row = data.answers.label, data.answers.row
+    weight = None if data.weight is None else data.weight[row]
+    share = np.bincount(labels, weight, data.n_classes)
+    log_share = np.log(np.maximum(share / share.sum(), 1e-300))[labels]
+    log_share = np.bincount(row, log_share, minlength=len(data))
     if trainer.chosen is not None and len(trainer.chosen.rows):
         chosen = trainer.chosen
         gains = (chosen.log_likelihood - log_share[chosen.rows]) * chosen.weight
         error = gains.std() / np.sqrt(len(gains))
         return bool(gains.mean() <= ERRORS_OF_NOISE_MODELS * error)
-    clean_log_proba, log_column = net.label_factors(data.dataset())
-    joint: Any = (clean_log_proba + log_column).double().logsumexp(dim=1).numpy()
+    factors = net.label_factors(data.dataset())
+    joint: Any = (factors.clean_log_proba + factors.log_column).double().logsumexp(dim=1).numpy()
+    joint = np.bincount(factors.row.numpy(), joint, minlength=len(data))
     return bool(np.average(joint - log_share, weights=data.weight) <= _SMALLEST_GAIN)

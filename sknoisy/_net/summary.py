@@ -9,9 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sknoisy._crowd.annotators import (
+    DEFAULT_PRIOR,
+    annotator_counts,
+    annotator_quality,
+    shrunk_transitions,
+)
 from sknoisy._data.training_data import TrainingData
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._net.net import SkorchNet
 from sknoisy._transition.counts import expected_transition
+
+_CERTAIN = 700.0  # a logarithm of odds that no prediction outweighs
 
 
 def summary(
@@ -76,6 +85,59 @@ def summarise(net: SkorchNet, data: TrainingData) -> tuple[np.ndarray, np.ndarra
     else:
         transition = noise.matrix()
     return (prior / prior.sum()).numpy(), transition
+
+
+def summarise_annotators(
+    net: SkorchNet,
+    data: TrainingData,
+    annotator_prior: float | None,
+    counts: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Return the attributes that sum up what was learned of the annotators.
+
+    Without a noise layer they are compared with the majority, whose ties the network decides.
+
+    Parameters
+    ----------
+    net : SkorchNet
+    data : TrainingData
+    annotator_prior : float or None
+        What the user chose.
+    counts : ndarray of shape (n_annotators, true, observed), default=None
+        Soft counts of all rows of a stream; None takes those of these rows.
+    """
+    answers, noise = data.answers, net.network.noise
+    if answers is None:
+        return {}
+    log_joint = net.clean_log_proba(data.dataset()).double()
+    if noise is None:
+        log_joint = log_joint + _CERTAIN * torch.from_numpy(answers.votes())
+    else:
+        log_column = noise.label_log_likelihood(data.labels().to(net.device))
+        log_joint = log_joint + log_column.detach().cpu().double()
+    posterior = log_joint.softmax(dim=1).numpy()
+    power, prior = 1.0, DEFAULT_PRIOR if annotator_prior is None else annotator_prior
+    if isinstance(noise, AnnotatorTransition):
+        transitions = noise.transitions()
+        power, prior = noise.answer_power, noise.annotator_prior
+    else:
+        counts = annotator_counts(posterior, answers, data.weight)
+        transitions = shrunk_transitions(counts, prior)
+    if counts is None:
+        counts = annotator_counts(posterior, answers)
+        n_answers = answers.answers_of_annotators()
+    else:
+        n_answers = np.round(counts.sum(axis=(1, 2))).astype(np.intp)
+    quality, error = annotator_quality(counts)
+    return {
+        "annotators_": answers.annotators,
+        "annotator_transitions_": transitions,
+        "annotator_quality_": quality,
+        "annotator_quality_error_": error,
+        "annotator_answer_counts_": np.asarray(n_answers),
+        "annotator_prior_": prior,
+        "answer_power_": power,
+    }
 
 
 def check_no_nan(net: SkorchNet, outputs: Tensor) -> None:

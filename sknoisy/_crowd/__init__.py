@@ -1,0 +1,1 @@
+"""Several answers a row: who gave them, and the matrices of the annotators; numpy only."""
