@@ -13,6 +13,7 @@ from torch import Tensor
 from sknoisy._crowd.annotators import annotator_counts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._transition.counts import soft_counts
 
@@ -61,14 +62,26 @@ class ClosedFormSteps:
         """
         net, noise = self.net, self.net.network.noise
         assert noise is not None
+        labels = self.labels.to(net.device)
         with torch.no_grad():
-            log_column = noise.label_log_likelihood(self.labels.to(net.device)).cpu()
-        log_joint = net.clean_log_proba(self.dataset) + log_column
-        posterior, evidence = F.posterior_and_evidence(log_joint)
+            log_column = noise.label_log_likelihood(labels).cpu()
+        log_proba = net.clean_log_proba(self.dataset)
+        posterior, evidence = F.posterior_and_evidence(log_proba + log_column)
         if self.learn_transition:
-            counts = self._counts(posterior.numpy())
+            counts = self._counts(self._counted(log_proba, log_column).numpy())
             noise.maximise(counts, net.transition_prior * float(counts.sum()))
         return posterior, float(np.average(evidence.numpy(), weights=self.weight))
+
+    def _counted(self, log_proba: Tensor, log_column: Tensor) -> Tensor:
+        """Return the posteriors that the M-step counts with.
+
+        Several answers count in full there, whatever their power: softer posteriors make blurred
+        matrices, and these still softer posteriors.
+        """
+        noise = self.net.network.noise
+        if isinstance(noise, AnnotatorTransition):
+            log_column = log_column / noise.answer_power
+        return F.posterior_and_evidence(log_proba + log_column)[0]
 
     def _counts(self, posterior: np.ndarray) -> np.ndarray:
         if self.answers is not None:

@@ -7,11 +7,13 @@ its own noise model. Rows of transition matrices are true classes, columns obser
 
 from sknoisy._review.corrections import apply_corrections
 from sknoisy._review.issues import LabelIssues
+from sknoisy.inspection._answers import AnnotatorQualityDisplay
 from sknoisy.inspection._displays import TrainingCurveDisplay, TransitionMatrixDisplay
 from sknoisy.inspection._label_issues import find_label_issues, label_quality
 from sknoisy.inspection._uncertainty import noise_test, transition_interval
 
 __all__ = [
+    "AnnotatorQualityDisplay",
     "LabelIssues",
     "TrainingCurveDisplay",
     "TransitionMatrixDisplay",

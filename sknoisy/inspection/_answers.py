@@ -15,6 +15,16 @@ from sknoisy._support.meta_estimators import unwrap_fitted
 from sknoisy._support.validation import FloatArray, check_confidence
 
 
+def check_of_classifier(pred_proba: Any, groups: Any) -> None:
+    """Refuse what goes with one label a row only."""
+    for name, value in (("pred_proba", pred_proba), ("groups", groups)):
+        if value is not None:
+            raise ValueError(
+                f"`{name}` needs one observed label a row; got several answers, which are judged "
+                "by a NoisyLabelClassifier that learned from answers."
+            )
+
+
 def answer_quality(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any) -> Any:
     """Return the probability that each answer is right; see `label_quality`.
 

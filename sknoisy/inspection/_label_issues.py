@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils import Bunch
 
+from sknoisy._crowd.answers import has_answers
 from sknoisy._review.issues import LabelIssues
 from sknoisy._support import validation
 from sknoisy._support.validation import FloatArray
+from sknoisy.inspection._answers import (
+    answer_quality,
+    check_of_classifier,
+    find_answer_issues,
+)
 from sknoisy.inspection._evidence import weigh_labels
 from sknoisy.inspection._uncertainty import judge_evidence, rate_interval
 
@@ -24,6 +31,7 @@ def label_quality(
     pred_proba: ArrayLike | None = None,
     classes: ArrayLike | None = None,
     n_jobs: int | None = None,
+    annotators: ArrayLike | None = None,
 ) -> Any:
     r"""Probability that an observed label is the true one, given the features and the label.
 
@@ -53,12 +61,15 @@ def label_quality(
         Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
         How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
+    annotators : array-like of the shape of y, default=None
+        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
     ndarray of shape (n_samples,), or Series
         Probabilities: the lower, the likelier a wrong label. A Series with their index if `X`
-        or `y` are of pandas.
+        or `y` are of pandas. Of several answers a row, an array or DataFrame of the shape of `y`,
+        NaN where there is no answer.
 
     Raises
     ------
@@ -115,6 +126,9 @@ def label_quality(
     >>> bool(quality[y_observed != y].mean() < 0.1 < 0.9 < quality[y_observed == y].mean())
     True
     """
+    if has_answers(y, annotators):
+        check_of_classifier(pred_proba, groups)
+        return answer_quality(estimator, X, y, annotators, cv)
     labels, index = validation.check_rows_and_labels(y if X is None else X, y)
     evidence = weigh_labels(
         estimator,
@@ -140,7 +154,8 @@ def find_label_issues(
     pred_proba: ArrayLike | None = None,
     classes: ArrayLike | None = None,
     n_jobs: int | None = None,
-) -> LabelIssues:
+    annotators: ArrayLike | None = None,
+) -> LabelIssues | Bunch:
     r"""Labels that are probably wrong, the worst first, as many as the noise suggests.
 
     How many are returned is the number of wrong labels that the estimated noise makes one
@@ -171,6 +186,8 @@ def find_label_issues(
         Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
         How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
+    annotators : array-like of the shape of y, default=None
+        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
@@ -231,6 +248,9 @@ def find_label_issues(
     >>> bool((issues.suggested_labels[:100] == y[worst]).mean() > 0.9)
     True
     """
+    if has_answers(y, annotators):
+        check_of_classifier(pred_proba, groups)
+        return find_answer_issues(estimator, X, y, annotators, cv)
     labels, index = validation.check_rows_and_labels(y if X is None else X, y)
     evidence = weigh_labels(
         estimator,
