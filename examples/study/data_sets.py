@@ -111,6 +111,11 @@ def cifar100n(folder: Path | None, seed: int) -> Data:
     return Data(X, stored["y_train_clean"], X_test, stored["y_test"], stored["y_train_noisy"])
 
 
+def cifar100_clean(folder: Path | None, seed: int) -> Data:
+    """Features of CIFAR-100 with their clean labels, for synthetic noise."""
+    return cifar100n(folder, seed)._replace(y_observed=None)
+
+
 def music_genre(folder: Path | None, seed: int) -> Data:
     """Songs labelled by one crowd worker each, 10 genres, 700 rows."""
     stored = _from_folder(folder, "music_genre")
@@ -135,6 +140,14 @@ usps = _stored("usps", {"name": "USPS", "version": 2}, 1.0, 7291)
 letter = standardised(_stored("letter", {"name": "letter", "version": 1}, 1.0, 16000))
 
 
+def _cycle(n_classes: int, seed: int) -> np.ndarray:
+    """Return a permutation that is one cycle through all classes, in an order that is drawn."""
+    order = np.random.RandomState(seed).permutation(n_classes)
+    cycle = np.empty(n_classes, dtype=int)
+    cycle[order] = np.roll(order, -1)
+    return cycle
+
+
 def transition(noise: str, n_classes: int, seed: int) -> np.ndarray:
     """Return the true matrix of a noise such as "pair.45"."""
     kind, _, fraction = noise.partition(".")
@@ -146,7 +159,8 @@ def transition(noise: str, n_classes: int, seed: int) -> np.ndarray:
     if kind == "pair":
         return pair_transition(n_classes, rate)
     if kind == "perm":
-        return permutation_transition(PAPER_CYCLE, rate)
+        cycle = PAPER_CYCLE if n_classes == len(PAPER_CYCLE) else _cycle(n_classes, seed)
+        return permutation_transition(cycle, rate)
     if kind == "random":
         return random_transition(n_classes, rate, random_state=seed)
     if kind == "asym":

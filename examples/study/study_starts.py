@@ -35,6 +35,7 @@ from data_sets import (
     Data,
     append,
     breast_cancer,
+    cifar100_clean,
     cifar100n,
     digits,
     finished,
@@ -71,6 +72,11 @@ SETTINGS: dict[str, tuple[Callable[..., Data], list[str], dict[str, Any]]] = {
         PAPER_NET,
     ),
     "mnist60-paper": (mnist, ["perm.30", "perm.40", "perm.44"], PAPER_NET),
+    "cifar100-20k": (
+        subset(cifar100_clean, 20_000),
+        ["perm.30", "perm.46"],
+        {"hidden_layer_sizes": (256,), "dropout": 0.5},
+    ),
     "cifar100n": (cifar100n, ["human"], {"hidden_layer_sizes": (512,)}),
 }
 

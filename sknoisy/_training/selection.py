@@ -86,8 +86,12 @@ class Candidate:
             self.weight = weight[self.rows] / weight[self.rows].mean()
 
     def gain(self, other: Candidate) -> tuple[float, float]:
-        """Return by how much it explains a label better than another, and the standard error."""
-        gains = self.weight * (self.log_likelihood - other.log_likelihood)
+        """Return by how much it explains a label better than another, and the standard error.
+
+        Of the rows that were held out from both.
+        """
+        mine, others = np.isin(self.rows, other.rows), np.isin(other.rows, self.rows)
+        gains = self.weight[mine] * (self.log_likelihood[mine] - other.log_likelihood[others])
         gain = float(gains.mean()) - self.penalty + other.penalty
         return gain, float(gains.std() / np.sqrt(max(len(gains), 1)))
 

@@ -166,7 +166,7 @@ class Stages:
         end = self.net.train_stage(
             "start",
             self.data.dataset(fold.train),
-            self.held_out,
+            self._watched(fold),
             max_epochs=n_epochs,
             patience=n_epochs,
             generator=self.generator,

@@ -24,7 +24,13 @@ _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
 
-#: Standard errors by which a start must be ahead after a short training to be the only one.
+#: Mean total variation of starts that one training stands for, and of a start that says so little
+#: noise that training with it is plain training.
+_ALL_BUT_THE_SAME = 0.02
+_ALL_BUT_NONE = 0.005
+
+#: Standard errors by which a start must be ahead, after a short training or in the first of
+#: several parts, to be the only one.
 _ERRORS_OF_TRIALS = 2.0
 
 
@@ -111,15 +117,12 @@ class Trainer:
             self.candidates = [plain] if self.folds else []
             return plain
         before = plain if self._keeps_baseline(plain) else None
-        tried = [
-            self._try(self._joint_stage, *start, before=before)
-            for start in self._ahead(plain, before, starts)
-        ]
+        tried = self._compete(self._ahead(plain, before, starts), before)
         cautious = self.config.select_noise_model
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         compared = [plain, best]
         if self.config.noise_model == "c":
-            compared.append(self._try("c", best.start, best.transition, before=best))
+            compared += self._tried_c(best)
         if self.folds:
             self.candidates = [plain, *tried, *compared[2:]]
         if not self.config.select_noise_model or not self.folds:
@@ -151,21 +154,66 @@ class Trainer:
         before: Candidate | None = None,
     ) -> Candidate:
         """Train a stage in each fold and judge it by the rows that are held out there."""
-        candidate = Candidate(
-            stage, start, transition, before, penalty=self.estimator.penalty(start, transition)
-        )
-        log_likelihood = np.full(len(self.data), np.nan)
-        for number, fold in enumerate(self.folds):
-            if before is None:
-                self.stages.start_over()
-            else:
-                self.stages.restore(before.states[number])
-            end = self.stages.train(candidate, fold, number=number)
-            log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
-            candidate.epochs.append(end.best_epoch)
-            candidate.states.append(self.stages.state())
-        candidate.judge(log_likelihood, self.data.weight)
+        candidate = self._candidate(stage, start, transition, before)
+        for number in range(len(self.folds)):
+            self._train_in(number, candidate)
         return candidate
+
+    def _compete(
+        self, starts: list[tuple[str, np.ndarray | None]], before: Candidate | None
+    ) -> list[Candidate]:
+        """Try the joint stage from each start; who is clearly behind in the first fold ends there.
+
+        It is then left out, and the starts are in the order in which they were given.
+        """
+        tried = [self._candidate(self._joint_stage, *start, before) for start in starts]
+        for number in range(len(self.folds)):
+            for candidate in tried:
+                self._train_in(number, candidate)
+            if number == 0 and len(self.folds) > 1:
+                tried = self._not_behind(tried)
+        return tried
+
+    def _tried_c(self, best: Candidate) -> list[Candidate]:
+        """Try the c-model, but not in more folds where it explains less in the first."""
+        candidate = self._candidate("c", best.start, best.transition, best)
+        for number in range(len(self.folds)):
+            self._train_in(number, candidate)
+            not_last = number + 1 < len(self.folds)
+            if not_last and self.config.select_noise_model and candidate.gain(best)[0] <= 0:
+                return []
+        return [candidate]
+
+    def _candidate(
+        self,
+        stage: str,
+        start: str | None,
+        transition: np.ndarray | None,
+        before: Candidate | None,
+    ) -> Candidate:
+        penalty = self.estimator.penalty(start, transition)
+        return Candidate(stage, start, transition, before, penalty=penalty)
+
+    def _train_in(self, number: int, candidate: Candidate) -> None:
+        """Train a candidate in one of the folds, and judge it by all rows held out so far."""
+        self._begin(number, candidate)
+        end = self.stages.train(candidate, self.folds[number], number=number)
+        candidate.epochs.append(end.best_epoch)
+        candidate.states.append(self.stages.state())
+        self._judge(candidate, self.folds[number])
+
+    def _begin(self, number: int, candidate: Candidate) -> None:
+        """Give the network the weights from which the training of a candidate starts."""
+        if candidate.before is None:
+            self.stages.start_over()
+        else:
+            self.stages.restore(candidate.before.states[number])
+
+    def _judge(self, candidate: Candidate, fold: Fold) -> None:
+        log_likelihood = np.full(len(self.data), np.nan)
+        log_likelihood[candidate.rows] = candidate.log_likelihood
+        log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
+        candidate.judge(log_likelihood, self.data.weight)
 
     def _unseen_log_likelihood(self, fold: Fold) -> np.ndarray:
         """Return the log-likelihood of the labels that are held out, of calibrated predictions."""
@@ -253,10 +301,16 @@ class Trainer:
         if "confident" in estimates:
             simple = estimates.pop("calibrated")
             estimates = {"calibrated": simple, **self._most_likely(estimates)}
-        return [
-            (name, with_own_label_likeliest(estimate.transition))
+        starts = {
+            name: with_own_label_likeliest(estimate.transition)
             for name, estimate in estimates.items()
-        ]
+        }
+        identity = np.eye(self.data.n_classes)
+        if self.config.select_noise_model and all(
+            _distance(transition, identity) < _ALL_BUT_NONE for transition in starts.values()
+        ):
+            return []
+        return list(starts.items())
 
     def _predictor(self, plain: Candidate) -> Predict:
         """Return what the baseline says of given rows, or that of the fold that held them out."""
@@ -296,24 +350,33 @@ class Trainer:
     ) -> list[tuple[str, Start]]:
         """Return the start that is clearly ahead after a short joint training, or both of them.
 
-        All starts, if rows are few and all of them can be trained in full.
+        The simpler one, if they are all but the same.
         """
-        if self.was_cross_fitted or len(starts) == 1:
+        if len(starts) == 1 or not self.folds:
             return starts
-        (fold,) = self.folds
+        if _distance(*[np.asarray(transition) for _, transition in starts]) < _ALL_BUT_THE_SAME:
+            return starts[:1]
+        fold = self.folds[0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
-        tried = [Candidate("start", *start) for start in starts]
+        n_epochs = min(n_epochs, self.config.max_epochs)
+        tried = [self._candidate("start", *start, before) for start in starts]
         for candidate in tried:
-            if before is None:
-                self.stages.start_over()
-            else:
-                self.stages.restore(before.states[0])
-            n_most = min(n_epochs, self.config.max_epochs)
-            self.stages.loss_after(fold, n_most, np.asarray(candidate.transition))
-            log_likelihood = np.full(len(self.data), np.nan)
-            log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
-            candidate.judge(log_likelihood, self.data.weight)
+            self._begin(0, candidate)
+            self.stages.loss_after(fold, n_epochs, np.asarray(candidate.transition))
+            self._judge(candidate, fold)
+        return [(str(c.start), c.transition) for c in self._not_behind(tried)]
+
+    @staticmethod
+    def _not_behind(tried: list[Candidate]) -> list[Candidate]:
+        """Leave out of two candidates the one that the other is clearly ahead of."""
+        if len(tried) == 1:
+            return tried
         gain, error = tried[1].gain(tried[0])
         if abs(gain) <= _ERRORS_OF_TRIALS * error:
-            return starts
-        return [starts[int(gain > 0)]]
+            return tried
+        return [tried[int(gain > 0)]]
+
+
+def _distance(transition: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean total variation distance of the rows of two matrices."""
+    return float(0.5 * np.abs(transition - other).sum(axis=1).mean())
