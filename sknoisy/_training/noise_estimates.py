@@ -20,6 +20,7 @@ from sknoisy._transition.starts import (
     confident_start,
     hard_start,
     mixture_start,
+    recounted_start,
 )
 
 #: A class with fewer observed labels is left out of the noise.
@@ -27,6 +28,16 @@ FEWEST_LABELS = 10
 
 #: With more classes than these the mixture is the sparse one, and predictions come in parts.
 MANY_CLASSES = 100
+
+#: From so many classes on, the noise is estimated again from the network that was trained jointly,
+#: while rows times classes are not too many for memory.
+FEWEST_CLASSES_TO_RECOUNT = 50
+MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
+
+#: Mean total variation of starts that one training stands for, and of a start that says so little
+#: noise that training with it is plain training.
+ALL_BUT_THE_SAME = 0.02
+ALL_BUT_NONE = 0.005
 
 #: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -91,6 +102,30 @@ class NoiseEstimator:
         return found
 
     @property
+    def can_recount(self) -> bool:
+        """Whether the noise is estimated again from the network that was trained jointly."""
+        init, n_classes = self.config.transition_init, self.data.n_classes
+        return (
+            isinstance(init, str)
+            and init == "auto"
+            and self.config.hold_out
+            and n_classes >= FEWEST_CLASSES_TO_RECOUNT
+            and n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
+        )
+
+    def recount(self, predict: Predict) -> np.ndarray:
+        """Return an estimate from the clean predictions of a network that was trained jointly.
+
+        Parameters
+        ----------
+        predict : callable
+            As for `estimates`.
+        """
+        rows = np.flatnonzero(self.supported[self.data.target])
+        unseen = np.flatnonzero(np.isin(rows, self.unseen))
+        return self._estimate(partial(recounted_start, unseen=unseen), predict).transition
+
+    @property
     def unseen(self) -> np.ndarray:
         """Rows that some network was not trained on."""
         return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
@@ -147,3 +182,18 @@ class NoiseEstimator:
         transition = np.eye(data.n_classes)
         transition[np.ix_(classes, classes)] = found.transition
         return found._replace(transition=transition)
+
+
+def all_but_the_same(transition: np.ndarray, other: np.ndarray) -> bool:
+    """Whether training from one matrix stands for training from the other."""
+    return _distance(transition, other) < ALL_BUT_THE_SAME
+
+
+def say_no_noise(starts: Sequence[np.ndarray]) -> bool:
+    """Whether training with the noise of these matrices would be plain training."""
+    return all(_distance(start, np.eye(len(start))) < ALL_BUT_NONE for start in starts)
+
+
+def _distance(transition: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean total variation distance of the rows of two matrices."""
+    return float(0.5 * np.abs(transition - other).sum(axis=1).mean())

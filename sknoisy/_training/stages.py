@@ -19,6 +19,8 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan
 from sknoisy._training.em import last_change, train_em, train_with_matrices
 from sknoisy._training.selection import Candidate, State
+from sknoisy._transition.calibration import sharpen
+from sknoisy._transition.counts import SMALLEST_PROBABILITY
 from sknoisy._transition.starts import confusion_start
 
 _FEWEST_ROWS_TO_WATCH = 1000
@@ -173,6 +175,23 @@ class Stages:
             progress=self.progress,
         )
         return end.lowest_loss
+
+    def unseen_log_likelihood(self, fold: Fold, transition: np.ndarray | None = None) -> np.ndarray:
+        """Return the log-likelihood of the labels that are held out, of calibrated predictions.
+
+        NaN for all other rows. With the noise of the network, or with that of a given matrix.
+        """
+        factors = self.net.label_factors(self.data.dataset(fold.valid))
+        row, valid = factors.row.numpy(), np.asarray(fold.valid)
+        columns = factors.log_column.numpy()
+        if transition is not None:
+            floored = np.maximum(transition, SMALLEST_PROBABILITY)
+            columns = np.log(floored).T[self.data.target[valid]]
+        weight = None if self.data.weight is None else self.data.weight[valid[row]]
+        fit = sharpen(factors.clean_log_proba.numpy(), columns, weight)
+        log_likelihood = np.full(len(self.data), np.nan)
+        log_likelihood[valid] = np.bincount(row, fit.log_likelihood, minlength=len(valid))
+        return log_likelihood
 
     def start_over(self) -> None:
         """Give the network the weights that it had before any training."""

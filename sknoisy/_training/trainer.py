@@ -14,20 +14,20 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan, summarise
 from sknoisy._support.random import draw_seed
 from sknoisy._training.em import warn_of_no_convergence
-from sknoisy._training.noise_estimates import NoiseEstimator, Predict
+from sknoisy._training.noise_estimates import (
+    NoiseEstimator,
+    Predict,
+    all_but_the_same,
+    say_no_noise,
+)
 from sknoisy._training.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._training.stages import Stages, TrainingConfig
-from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
 _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
-
-#: Mean total variation of starts that one training stands for, and of a start that says so little
-#: noise that training with it is plain training.
-_ALL_BUT_THE_SAME = 0.02
-_ALL_BUT_NONE = 0.005
+_MOST_RECOUNTS = 2
 
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
@@ -120,6 +120,9 @@ class Trainer:
         tried = self._compete(self._ahead(plain, before, starts), before)
         cautious = self.config.select_noise_model
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
+        if self.estimator.can_recount:
+            again = self._tried_again(best)
+            tried, best = [*tried, *again], select_start([best, *again], cautious=True)
         compared = [plain, best]
         if self.config.noise_model == "c":
             compared += self._tried_c(best)
@@ -160,7 +163,7 @@ class Trainer:
         return candidate
 
     def _compete(
-        self, starts: list[tuple[str, np.ndarray | None]], before: Candidate | None
+        self, starts: list[tuple[str, Start]], before: Candidate | None
     ) -> list[Candidate]:
         """Try the joint stage from each start; who is clearly behind in the first fold ends there.
 
@@ -172,6 +175,27 @@ class Trainer:
                 self._train_in(number, candidate)
             if number == 0 and len(self.folds) > 1:
                 tried = self._not_behind(tried)
+        return tried
+
+    def _tried_again(self, best: Candidate) -> list[Candidate]:
+        """Train anew with an estimate from the joint training, as long as it helps.
+
+        With many classes the predictions of the baseline are poor, and so is the start: a network
+        that was trained jointly knows more.
+        """
+        tried: list[Candidate] = []
+        for _ in range(_MOST_RECOUNTS):
+            self.stages.restore(best.states[0])
+            start = with_own_label_likeliest(self.estimator.recount(self._predict))
+            # Beside clean probabilities that were trained with the other matrix.
+            beside = Candidate("start", "recounted", start)
+            beside.judge(self.stages.unseen_log_likelihood(self.folds[0], start), self.data.weight)
+            if beside.gain(best)[0] <= 0:
+                break
+            tried.append(self._try(self._joint_stage, "recounted", start, best.before))
+            if select_start([best, tried[-1]], cautious=True) is best:
+                break
+            best = tried[-1]
         return tried
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
@@ -188,7 +212,7 @@ class Trainer:
         self,
         stage: str,
         start: str | None,
-        transition: np.ndarray | None,
+        transition: Start,
         before: Candidate | None,
     ) -> Candidate:
         penalty = self.estimator.penalty(start, transition)
@@ -210,18 +234,9 @@ class Trainer:
             self.stages.restore(candidate.before.states[number])
 
     def _judge(self, candidate: Candidate, fold: Fold) -> None:
-        log_likelihood = np.full(len(self.data), np.nan)
+        log_likelihood = self.stages.unseen_log_likelihood(fold)
         log_likelihood[candidate.rows] = candidate.log_likelihood
-        log_likelihood[fold.valid] = self._unseen_log_likelihood(fold)
         candidate.judge(log_likelihood, self.data.weight)
-
-    def _unseen_log_likelihood(self, fold: Fold) -> np.ndarray:
-        """Return the log-likelihood of the labels that are held out, of calibrated predictions."""
-        factors = self.net.label_factors(self.data.dataset(fold.valid))
-        row, valid = factors.row.numpy(), np.asarray(fold.valid)
-        weight = None if self.data.weight is None else self.data.weight[valid[row]]
-        fit = sharpen(factors.clean_log_proba.numpy(), factors.log_column.numpy(), weight)
-        return np.bincount(row, fit.log_likelihood, minlength=len(valid))
 
     def _finish(self, chosen: Candidate) -> None:
         """Give the net what was chosen: the network of the fold, or one trained on all rows."""
@@ -305,29 +320,26 @@ class Trainer:
             name: with_own_label_likeliest(estimate.transition)
             for name, estimate in estimates.items()
         }
-        identity = np.eye(self.data.n_classes)
-        if self.config.select_noise_model and all(
-            _distance(transition, identity) < _ALL_BUT_NONE for transition in starts.values()
-        ):
+        if self.config.select_noise_model and say_no_noise(list(starts.values())):
             return []
         return list(starts.items())
 
     def _predictor(self, plain: Candidate) -> Predict:
         """Return what the baseline says of given rows, or that of the fold that held them out."""
-
-        def predict(rows: np.ndarray | None) -> np.ndarray:
-            predicted = self.net.clean_log_proba(self.data.dataset(rows))
-            check_no_nan(self.net, predicted)
-            return predicted.numpy()
-
         if not self.was_cross_fitted:
             self.stages.restore(plain.states[0])
-            return predict
+            return self._predict
         log_proba = np.full((len(self.data), self.data.n_classes), np.nan)
         for fold, state in zip(self.folds, plain.states, strict=True):
             self.stages.restore(state)
-            log_proba[fold.valid] = predict(fold.valid)
+            log_proba[fold.valid] = self._predict(np.asarray(fold.valid))
         return log_proba.__getitem__
+
+    def _predict(self, rows: np.ndarray) -> np.ndarray:
+        """Return what the network says of given rows."""
+        predicted = self.net.clean_log_proba(self.data.dataset(rows))
+        check_no_nan(self.net, predicted)
+        return predicted.numpy()
 
     def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
         """Return the start under which held-out labels are likeliest after one joint epoch.
@@ -354,7 +366,7 @@ class Trainer:
         """
         if len(starts) == 1 or not self.folds:
             return starts
-        if _distance(*[np.asarray(transition) for _, transition in starts]) < _ALL_BUT_THE_SAME:
+        if all_but_the_same(*[np.asarray(transition) for _, transition in starts]):
             return starts[:1]
         fold = self.folds[0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
@@ -375,8 +387,3 @@ class Trainer:
         if abs(gain) <= _ERRORS_OF_TRIALS * error:
             return tried
         return [tried[int(gain > 0)]]
-
-
-def _distance(transition: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean total variation distance of the rows of two matrices."""
-    return float(0.5 * np.abs(transition - other).sum(axis=1).mean())

@@ -22,6 +22,7 @@ from sknoisy._transition.calibration import (
     Recalibration,
     fit_pooled_noise,
     recalibrate,
+    sharpen,
     uniform_noise,
     with_pooled_noise,
 )
@@ -40,6 +41,10 @@ _PSEUDO_LABELS = 20.0
 _CALIBRATION_ELEMENTS = 200_000
 _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
+_SMALLEST_TRANSITION = 1e-12
+_POWERS = (1.0, 1.5, 2.0, 3.0)
+_RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+_SPREAD = 0.05
 
 
 class Estimate(NamedTuple):
@@ -253,6 +258,58 @@ def with_own_label_likeliest(transition: np.ndarray) -> np.ndarray:
     excess = np.maximum(other - own, 0.0)
     share = (excess / (1.0 + excess))[:, None]
     return (1.0 - share) * transition + share * np.eye(len(own))
+
+
+def recounted_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    unseen: np.ndarray,
+) -> np.ndarray:
+    """Count as `confident_start`, and fit the rate and the sparsity of wrong labels to unseen rows.
+
+    The counts of a network that was trained jointly see which wrong labels a class turns into, and
+    beside them all those that it is mixed up with. So only the shares of the wrong labels are
+    taken from them, raised to a power that is one number for all classes, as is the rate:
+    ``T_ii = 1 - r``, ``T_ij = r w_ij`` with ``w_ij ~ share_ij^g`` and one label in twenty spread
+    evenly. Both numbers, and the sharpness of the predictions, are those that make the labels of
+    rows that the network was not trained on likeliest.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        Clean log-probabilities.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    unseen : ndarray of int of shape (n_unseen,)
+        Numbers of the rows that the network was not trained on.
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    n_classes = log_proba.shape[1]
+    share = confident_start(log_proba, target, weight)
+    np.fill_diagonal(share, 0.0)
+    labels = target[unseen]
+    of_rows = None if weight is None else weight[unseen]
+    log_proba = log_proba[unseen]
+    best, found = -np.inf, np.eye(n_classes)
+    for power in _POWERS:
+        wrong = share**power
+        wrong /= np.maximum(wrong.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        wrong = (1.0 - _SPREAD) * wrong + _SPREAD * uniform_noise(1.0, n_classes)
+        for rate in _RATES:
+            transition = (1.0 - rate) * np.eye(n_classes) + rate * wrong
+            transition /= transition.sum(axis=1, keepdims=True)
+            log_column = np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[labels]
+            fit = sharpen(log_proba, log_column, of_rows)
+            log_likelihood = np.average(fit.log_likelihood, weights=of_rows)
+            if log_likelihood > best:
+                best, found = log_likelihood, transition
+    return found
 
 
 def mixture_start(

@@ -405,6 +405,43 @@ def test_starts_that_say_no_noise_are_not_trained_from(
     assert "s" in [row["stage"] for row in spy[rows:]]
 
 
+@cache
+def many_classes():
+    """Return 60 classes in few features, a third of whose labels are those of the next class."""
+    X, y = make_blobs(3000, 8, centers=60, cluster_std=4.0, random_state=0)
+    return X, corrupt_labels(y, pair_transition(60, 0.3), random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "n_tried"), [(pair_transition(60, 0.3), 1), (pair_transition(60, 0.3).T, 0)]
+)
+def test_with_many_classes_the_noise_is_estimated_again_as_long_as_it_helps(
+    monkeypatch, spy, estimate, n_tried
+):
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
+    # The start takes half of the labels for wrong, wherever they went.
+    poor = uniform_transition(60, 0.5)
+    rig_starts(monkeypatch, **dict.fromkeys(("calibrated", "mixture", "confident", "hard"), poor))
+    monkeypatch.setattr(noise_estimates, "recounted_start", lambda *args, **kwargs: estimate)
+    estimator = classifier(max_epochs=12, lr=0.01).fit(*many_classes())
+    starts = [report["start"] for report in estimator.selection_]
+    assert starts == [None, "calibrated"] + ["recounted"] * n_tried
+    right = estimate if n_tried else poor
+    assert_allclose(estimator.initial_transition_matrix_, right, atol=1e-3)
+    joint = [row["state"] for row in spy if row["stage"] == "s"]
+    assert len(joint) == 1 + n_tried
+    for state in joint:
+        assert same_network(state, spy[0]["state"])  # from new weights
+
+
+@pytest.mark.parametrize(
+    "params", [{"transition_init": "cluster"}, {"early_stopping": False}], ids=str
+)
+def test_the_noise_is_not_estimated_again_from_other_starts_or_without_held_out_rows(spy, params):
+    estimator = classifier(max_epochs=2, lr=0.01, **params).fit(*many_classes())
+    assert "recounted" not in [report["start"] for report in estimator.selection_]
+
+
 @pytest.mark.parametrize(("gain", "n_parts"), [(-0.01, 1), (0.01, 4)])
 def test_a_c_model_that_explains_less_in_the_first_part_ends_there(monkeypatch, spy, gain, n_parts):
     def rigged(self, other, truly=Candidate.gain):

@@ -19,6 +19,7 @@ from sknoisy._transition.starts import (
     confusion_start,
     hard_start,
     mixture_start,
+    recounted_start,
     with_own_label_likeliest,
 )
 from sknoisy.metrics import transition_matrix_error
@@ -473,3 +474,31 @@ def test_more_than_two_hundred_classes_keep_one_rate_of_errors(rate):
     found = starts.calibrated_start(log_proba, observed).transition
     assert_allclose(found, uniform_transition(220, 1.0 - found[0, 0]), atol=1e-9)
     assert found[0, 0] == pytest.approx(1.0 - rate, abs=0.15)
+
+
+# --- Counted again ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "transition",
+    [pair_transition(20, 0.3), uniform_transition(20, 0.4), pair_transition(20, 0.5)],
+    ids=["pair", "uniform", "half"],
+)
+def test_a_second_count_finds_rate_and_sparsity_beside_hard_predictions(transition, weighted):
+    log_proba, target = hard_problem(transition, n_samples=6000)
+    unseen = np.arange(0, 6000, 3)
+    weight = np.full(6000, 2.0) if weighted else None
+    counted = confident_start(log_proba, target)
+    found = recounted_start(log_proba, target, weight, unseen=unseen)
+    assert_is_transition(found, 20)
+    error = transition_matrix_error(found, transition)
+    assert error < 0.12
+    assert error < transition_matrix_error(counted, transition)
+
+
+def test_a_second_count_of_a_class_without_any_wrong_label_is_spread_evenly():
+    log_proba = np.log(0.98 * np.eye(4)[[0, 1, 2, 3] * 10] + 0.005)
+    found = recounted_start(log_proba, np.array([0, 1, 2, 3] * 10), unseen=np.arange(40))
+    assert_is_transition(found, 4)
+    assert found.diagonal().min() > 0.9
