@@ -133,7 +133,7 @@ def draw(rows: list[dict[str, str]]) -> None:
     """Draw error, rate and memory over the epochs."""
     import matplotlib.pyplot as plt
 
-    kinds = [(setting, noise) for setting, (_, noises) in SETTINGS.items() for noise in noises]
+    kinds = list(dict.fromkeys((row["setting"], row["noise"]) for row in rows))
     colours = dict(zip(ARMS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True))
     names = {
         "error": "error of the matrix",
