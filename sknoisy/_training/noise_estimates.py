@@ -34,10 +34,10 @@ MANY_CLASSES = 100
 FEWEST_CLASSES_TO_RECOUNT = 50
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
-#: Mean total variation of starts that one training stands for, and of a start that says so little
-#: noise that training with it is plain training.
-ALL_BUT_THE_SAME = 0.02
-ALL_BUT_NONE = 0.005
+#: Total variation, mean over the classes and that of any class, of starts that one training stands
+#: for, and of a start that says so little noise that training with it is plain training.
+ALL_BUT_THE_SAME = 0.02, 0.1
+ALL_BUT_NONE = 0.005, 0.05
 
 #: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -186,14 +186,14 @@ class NoiseEstimator:
 
 def all_but_the_same(transition: np.ndarray, other: np.ndarray) -> bool:
     """Whether training from one matrix stands for training from the other."""
-    return _distance(transition, other) < ALL_BUT_THE_SAME
+    return _are_near(transition, other, *ALL_BUT_THE_SAME)
 
 
 def say_no_noise(starts: Sequence[np.ndarray]) -> bool:
     """Whether training with the noise of these matrices would be plain training."""
-    return all(_distance(start, np.eye(len(start))) < ALL_BUT_NONE for start in starts)
+    return all(_are_near(start, np.eye(len(start)), *ALL_BUT_NONE) for start in starts)
 
 
-def _distance(transition: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean total variation distance of the rows of two matrices."""
-    return float(0.5 * np.abs(transition - other).sum(axis=1).mean())
+def _are_near(transition: np.ndarray, other: np.ndarray, mean: float, largest: float) -> bool:
+    distance = 0.5 * np.abs(transition - other).sum(axis=1)
+    return bool(distance.mean() < mean and distance.max() < largest)

@@ -442,6 +442,16 @@ def test_the_noise_is_not_estimated_again_from_other_starts_or_without_held_out_
     assert "recounted" not in [report["start"] for report in estimator.selection_]
 
 
+def test_noise_of_one_class_among_many_is_noise():
+    one = np.eye(200)
+    one[3, :5] = 0.0, 0.0, 0.0, 0.7, 0.3
+    assert not noise_estimates.say_no_noise([one])
+    assert not noise_estimates.all_but_the_same(one, np.eye(200))
+    assert noise_estimates.say_no_noise([uniform_transition(200, 0.004)])
+    assert noise_estimates.all_but_the_same(uniform_transition(200, 0.019), np.eye(200))
+    assert not noise_estimates.say_no_noise([uniform_transition(200, 0.004), one])
+
+
 @pytest.mark.parametrize(("gain", "n_parts"), [(-0.01, 1), (0.01, 4)])
 def test_a_c_model_that_explains_less_in_the_first_part_ends_there(monkeypatch, spy, gain, n_parts):
     def rigged(self, other, truly=Candidate.gain):
