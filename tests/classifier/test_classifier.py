@@ -75,9 +75,9 @@ def stages(estimator):
     ("model", "params", "expected"),
     [
         ("plain", {}, ["baseline"]),
-        ("s", {}, ["baseline", "s"]),
-        ("c", {}, ["baseline", "s", "c", "s", "c"]),  # in each half, and on all rows
-        ("em", {}, ["baseline", "em"]),
+        ("s", {}, ["baseline", "start", "s"]),
+        ("c", {}, ["baseline", "start", "s", "c", "s", "c"]),  # in each part, and on all rows
+        ("em", {}, ["baseline", "start", "em"]),
         ("s", {"transition_init": "confusion"}, ["baseline", "s", "baseline", "s"]),
         ("s", {"transition_init": np.eye(3)}, ["baseline", "s"]),
         ("s", {"transition_init": np.eye(3), "learn_transition": False}, ["s"]),
