@@ -11,6 +11,7 @@ transition matrix for each of them together with the network, without a single c
 # The answers are an array with a column for each annotator, -1 where there is no answer.
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -34,12 +35,12 @@ people = {
     "next digit": pair_transition(10, 0.9),
 }
 rng = np.random.RandomState(0)
-answers = np.full((len(y), len(people)), -1)
+answers = pd.DataFrame(-1, index=range(len(y)), columns=list(people))
 for row, digit in enumerate(y):
     for person in rng.choice(len(people), 2, replace=False):
         matrix = list(people.values())[person]
-        answers[row, person] = rng.choice(10, p=matrix[digit])
-print(answers[:5])
+        answers.iloc[row, person] = rng.choice(10, p=matrix[digit])
+print(answers.head())
 print(f"Krippendorff's alpha: {krippendorff_alpha(answers):.2f}")
 
 # %%
@@ -65,14 +66,7 @@ print(f"test accuracy, true labels:     {clean.score(X_test, y_test):.3f}")
 # %%
 # The quality of the annotators, with intervals of 90 %, and what two of them confuse.
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-display = AnnotatorQualityDisplay.from_estimator(classifier, ax=axes[0], n_named=0)
-for at, name in enumerate(people):
-    axes[0].annotate(
-        name,
-        (display.n_answers[at], display.quality[at]),
-        xytext=(5, -3),
-        textcoords="offset points",
-    )
+display = AnnotatorQualityDisplay.from_estimator(classifier, ax=axes[0])
 for ax, at in zip(axes[1:], [0, 5], strict=True):
     TransitionMatrixDisplay.from_matrix(
         classifier.annotator_transitions_[at], ax=ax, colorbar=False
@@ -83,7 +77,8 @@ for ax, at in zip(axes[1:], [0, 5], strict=True):
 # Single answers that are probably wrong, the worst first.
 issues = find_label_issues(classifier, X, answers)
 print(f"expected number of wrong answers: {issues.count}")
-print(f"wrong answers:                    {np.sum((answers != y[:, None]) & (answers >= 0))}")
+wrong = answers.ne(y, axis=0) & (answers >= 0)
+print(f"wrong answers:                    {wrong.to_numpy().sum()}")
 for row, person, label, better in zip(
     issues.indices[:5],
     issues.annotators[:5],
@@ -91,4 +86,4 @@ for row, person, label, better in zip(
     issues.suggested_labels[:5],
     strict=True,
 ):
-    print(f"image {row}: {list(people)[person]} said {label}, probably {better}, true {y[row]}")
+    print(f"image {row}: {person} said {label}, probably {better}, true {y[row]}")

@@ -224,16 +224,17 @@ class AnnotatorQualityDisplay:
             yerr=[self.quality - low, high - self.quality],
             **style,
         )
-        for at in np.argsort(self.quality, kind="stable")[:n_named]:
+        for number, at in enumerate(np.argsort(self.quality, kind="stable")[:n_named]):
             ax.annotate(
                 str(self.names[at]),
                 (max(self.n_answers[at], 0.5), self.quality[at]),
-                xytext=(5, 3),
+                xytext=(5, -11 if number % 2 else 3),
                 textcoords="offset points",
                 size="small",
             )
         if self.n_answers.max() > 20 * max(self.n_answers.min(), 1):
             ax.set_xscale("log")
-        ax.set(xlabel="answers", ylabel="share of right answers", ylim=(-0.02, 1.02))
+        ax.margins(x=0.2)
+        ax.set(xlabel="answers", ylabel="share of right answers", ylim=(-0.05, 1.02))
         self.ax_, self.figure_ = ax, ax.figure
         return self
