@@ -18,11 +18,12 @@ from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
 from sknoisy._net.callbacks import input_sizes
 from sknoisy._net.net import SkorchNet
-from sknoisy._support.memory import check_feature_noise_fits
+from sknoisy._support.memory import check_feature_noise_fits, check_memory
 from sknoisy._support.validation import check_routed, check_transition_matrix, parameter_error
 from sknoisy._training.stages import TrainingConfig
 
 _ROWS_TO_LOOK_AT = 64
+_COPIES_OF_MATRICES = 8  # of the start, of the best epoch, of counts and what is computed of them
 
 
 def check_parameters(classifier: Any) -> None:
@@ -88,7 +89,7 @@ def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
             init, data.n_classes, "transition_init", n_samples=n_annotators, what="annotator"
         )
     if data.learns_from_answers:
-        _check_answers_are_supported(classifier)
+        _check_answers_are_supported(classifier, data)
     n_targets = classifier.n_noise_targets
     if n_targets is not None and n_targets > data.n_classes:
         raise ValueError(
@@ -129,8 +130,17 @@ def _chosen(value: Any) -> float | None:
     return None if isinstance(value, str) else float(value)
 
 
-def _check_answers_are_supported(classifier: Any) -> None:
-    """Refuse what needs one observed label a row."""
+def _check_answers_are_supported(classifier: Any, data: TrainingData) -> None:
+    """Refuse what needs one observed label a row, and more matrices than fit in memory."""
+    assert data.answers is not None
+    n_annotators, n_classes = data.answers.n_annotators, data.n_classes
+    check_memory(
+        _COPIES_OF_MATRICES * 8 * n_annotators * n_classes**2,
+        "cpu",
+        f"The transition matrices of {n_annotators} annotators and {n_classes} classes",
+        "Leave out annotators with few answers, or train on one label a row "
+        "(`sknoisy.crowd.majority_vote`).",
+    )
     if classifier.noise_model == "c":
         raise ValueError(
             "noise_model='c' needs one observed label a row; got several answers. Use "

@@ -130,9 +130,11 @@ class Answers:
         starts, counts = self.bounds[:-1][rows], self.counts[rows]
         width = int(counts.max(initial=1)) if width is None else width
         column = np.arange(max(width, 1))
-        at = np.minimum(starts[:, None] + column, len(self.label))
-        codes = np.append(self.code, self.n_codes)[at]
-        return np.where(column < counts[:, None], codes, self.n_codes)
+        codes = np.full((len(counts), len(column)), self.n_codes)
+        given = column < counts[:, None]
+        at = (starts[:, None] + column)[given]
+        codes[given] = self.annotator[at] * self.n_classes + self.label[at]
+        return codes
 
     def majority(self, rng: np.random.RandomState) -> np.ndarray:
         """Return the label that most answers of each row name; ties are drawn.

@@ -376,3 +376,11 @@ def test_a_chunk_that_fails_leaves_the_counts_of_annotators_as_they_were(few):
     for one in (classifier, other):
         one.partial_fit(X[150:], answers[150:])
     assert_array_equal(other.annotator_transitions_, classifier.annotator_transitions_)
+
+
+def test_matrices_that_do_not_fit_in_memory_are_refused():
+    n_rows = 20_000
+    many = np.arange(n_rows)[:, None] % 5000 * np.array([[1, 7]]) + np.array([[0, 1]])
+    classes = np.column_stack([np.arange(n_rows), np.arange(n_rows) + 1]) % 3000
+    with pytest.raises(MemoryError, match=r"matrices of \d+ annotators and 3000 classes"):
+        small().fit(np.zeros((n_rows, 2)), classes, annotators=many)
