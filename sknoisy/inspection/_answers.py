@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import beta
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch, _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sknoisy._crowd.annotators import annotator_counts, mean_transition, shrunk_transitions
 from sknoisy._crowd.answers import Answers, check_answers, is_answered
 from sknoisy._support.meta_estimators import unwrap_fitted
 from sknoisy._support.validation import FloatArray, check_confidence
@@ -73,6 +75,31 @@ def find_answer_issues(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any)
         annotator_quality_error=dict(zip(answers.annotators.tolist(), error, strict=True)),
         transition_matrix=classifier.transition_matrix_,
         classes=classes,
+    )
+
+
+def annotator_intervals(
+    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, confidence: float
+) -> Bunch:
+    """Return the matrices of annotators with errors and intervals; see `transition_interval`.
+
+    Those of the Dirichlet posterior of each row: soft counts of answers, and the prior around the
+    matrix of all annotators together.
+    """
+    answers, classifier, posterior = _judged(estimator, X, y, annotators, cv)
+    counts, prior = annotator_counts(posterior, answers), classifier.annotator_prior_
+    mean = shrunk_transitions(counts, prior)
+    mass = counts.sum(axis=2, keepdims=True) + prior
+    tails = 0.5 + np.array([-0.5, 0.5]) * confidence
+    lower, upper = (beta.ppf(tail, mass * mean, mass * (1.0 - mean)) for tail in tails)
+    return Bunch(
+        annotators=answers.annotators,
+        transition_matrix=mean_transition(mean, answers),
+        annotator_transitions=mean,
+        standard_error=np.sqrt(mean * (1.0 - mean) / (mass + 1.0)),
+        lower=lower,
+        upper=upper,
+        classes=classifier.classes_,
     )
 
 

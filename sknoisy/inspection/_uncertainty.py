@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm, ttest_1samp
 from sklearn.utils import Bunch
 
+from sknoisy._crowd.answers import has_answers
 from sknoisy._support import validation
 from sknoisy._support.meta_estimators import unwrap_unfitted
 from sknoisy._support.validation import FloatArray
@@ -29,6 +30,7 @@ from sknoisy._transition.calibration import (
     sharpen,
     with_sharpness,
 )
+from sknoisy.inspection._answers import annotator_intervals, check_of_classifier
 from sknoisy.inspection._cross_fitting import (
     NEEDED,
     HeldOut,
@@ -66,6 +68,7 @@ def transition_interval(
     pred_proba: ArrayLike | None = None,
     classes: ArrayLike | None = None,
     n_jobs: int | None = None,
+    annotators: ArrayLike | None = None,
 ) -> Bunch:
     r"""Transition matrix from rows held out, with standard errors and intervals of its entries.
 
@@ -91,6 +94,8 @@ def transition_interval(
         Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
         How many folds are fitted at a time.
+    annotators : array-like of the shape of y, default=None
+        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
@@ -106,6 +111,10 @@ def transition_interval(
             Ends of the intervals, within 0 and 1.
         classes : ndarray of shape (n_classes,)
             Of rows and columns.
+
+        Of several answers a row, `annotator_transitions`, `standard_error`, `lower` and `upper` are
+        of shape (n_annotators, n_classes, n_classes), `annotators` says whose they are, and the
+        matrix is their mean. Without `cv` the fitted estimator is asked.
 
     Raises
     ------
@@ -135,6 +144,9 @@ def transition_interval(
 
     The time grows with the fourth power of the number of classes: seconds at 100.
 
+    The intervals of annotators are those of Dirichlet posteriors, given the posteriors of the true
+    labels: what is uncertain of these is not part of them.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -148,8 +160,11 @@ def transition_interval(
     >>> bool(interval.lower[3, 4] < 0.4 < interval.upper[3, 4])
     True
     """
-    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
     confidence = validation.check_confidence(confidence)
+    if has_answers(y, annotators):
+        check_of_classifier(pred_proba, groups)
+        return annotator_intervals(estimator, X, y, annotators, cv, confidence)
+    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
     if pred_proba is None and has_noise_model(estimator):
         rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
         estimator = best_of_search(estimator, X, labels)

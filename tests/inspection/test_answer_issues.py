@@ -16,6 +16,7 @@ from sknoisy.inspection import (
     find_label_issues,
     label_quality,
     noise_test,
+    transition_interval,
 )
 from sknoisy.noise import uniform_transition
 
@@ -85,6 +86,18 @@ def test_frames_and_the_compact_form_are_taken(crowd, fitted):
     order = np.argsort(answers < 0, axis=1, kind="stable")[:, :2]
     compact = label_quality(fitted, X, np.take_along_axis(answers, order, 1), annotators=order)
     assert_allclose(compact, np.take_along_axis(quality.to_numpy(), order, 1))
+
+
+def test_intervals_of_annotators_hold_the_matrices(crowd, fitted):
+    X, _, answers = crowd
+    found = transition_interval(fitted, X, answers, confidence=0.99)
+    truth = np.array([uniform_transition(4, rate) for rate in (0.05, 0.3, 0.3, 0.4, 0.75)])
+    inside = (found.lower <= truth) & (truth <= found.upper)
+    assert inside.mean() > 0.85
+    assert found.annotators.tolist() == [0, 1, 2, 3, 4]
+    assert_allclose(found.annotator_transitions, fitted[-1].annotator_transitions_, atol=0.05)
+    few = transition_interval(fitted, X[:100], answers[:100], confidence=0.99)
+    assert few.standard_error.mean() > 1.5 * found.standard_error.mean()
 
 
 def test_what_needs_one_label_a_row_is_refused(crowd, fitted):
