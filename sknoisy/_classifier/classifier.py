@@ -241,7 +241,7 @@ class NoisyLabelClassifier(
 
     With several answers a row, each annotator has a matrix of its own,
 
-    .. math:: p(z_1, \dots, z_m \mid x) = \sum_i p(y=i \mid x) \prod_a (T^a_{i z_a})^\gamma,
+    .. math:: p(z_1, \ldots, z_m \mid x) = \sum_i p(y=i \mid x) \prod_a (T^a_{i z_a})^\gamma,
 
     shrunk towards that of all annotators; it needs ``noise_model="s"``, or None for the label of
     the majority. The matrices start from the answers alone [2]_, and again from what the network of

@@ -3,7 +3,7 @@ r"""A transition matrix for each annotator, from answers and from what a network
 Given the true label, the answers of a row are independent (A. P. Dawid and A. M. Skene, "Maximum
 likelihood estimation of observer error-rates using the EM algorithm", Applied Statistics 28, 1979):
 
-.. math:: p(z_1, \dots, z_m \mid x) = \sum_i p(y=i \mid x) \prod_a T^a_{i z_a}^{\gamma}.
+.. math:: p(z_1, \ldots, z_m \mid x) = \sum_i p(y=i \mid x) \prod_a T^a_{i z_a}^{\gamma}.
 
 The exponent gamma is one. If annotators err on the same rows it is smaller: m answers then say
 less than m independent ones. Each matrix is shrunk towards the one of all annotators together, by

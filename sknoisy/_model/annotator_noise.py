@@ -14,7 +14,7 @@ from sknoisy._model.noise_layers import LabelFactors, Layout, Linearization, Noi
 class AnnotatorTransition(NoiseLayer):
     r"""Answers that are independent given the true class, with a matrix for each annotator.
 
-    .. math:: p(z_1, \dots, z_m \mid y=i) = \prod_a (T^a_{i z_a})^\gamma
+    .. math:: p(z_1, \ldots, z_m \mid y=i) = \prod_a (T^a_{i z_a})^\gamma
 
     The matrices are no weights of the network: `maximise` replaces them by the likeliest ones. The
     labels of a batch are codes, ``annotator * n_classes + label``, an integer tensor of shape
