@@ -78,7 +78,23 @@ class AnnotatorTrainer(Trainer):
         best = select_start(tried[::-1], cautious=True)  # the last one knows the most
         if not self.config.select_noise_model:
             return best
+        if self._contradicts_answers(best, plain):
+            return plain
         return select([best, plain], _ERRORS_OF_MAJORITY)
+
+    def _contradicts_answers(self, candidate: Candidate, plain: Candidate) -> bool:
+        """Whether its predictions are clearly less often what annotators say than the baseline's.
+
+        Matrices explain answers also where predictions have confused the classes.
+        """
+        answers, rows = self.answers, self.estimator.unseen
+        agreements = []
+        for one in (candidate, plain):
+            predicted = self._predictions(one).argmax(axis=1)
+            agree = predicted[answers.row] == answers.label
+            agreements.append(np.bincount(answers.row, agree, len(answers)) / answers.counts)
+        gains = (agreements[0] - agreements[1])[rows]
+        return bool(gains.mean() < -_ERRORS_OF_MAJORITY * gains.std() / np.sqrt(len(gains)))
 
     def _judged(
         self,

@@ -119,6 +119,15 @@ def test_em_learns_from_answers_too(digits):
     assert classifier.score(X_test, y_test) > 0.9
 
 
+@pytest.mark.parametrize("method", ["direct", "em"])
+def test_a_network_that_has_learned_little_does_not_confuse_the_classes(digits, method):
+    X, y, answers, _, _ = digits
+    keywords = {"hidden_layer_sizes": (16,), "max_epochs": 12, "early_stopping": False}
+    plain = NoisyLabelClassifier(noise_model=None, random_state=0, **keywords).fit(X, answers)
+    classifier = NoisyLabelClassifier(method=method, random_state=0, **keywords).fit(X, answers)
+    assert classifier.score(X, y) > plain.score(X, y) - 0.02
+
+
 def test_known_matrices_are_kept(digits):
     X, _, answers, X_test, y_test = digits
     classifier = NoisyLabelClassifier(
