@@ -99,11 +99,9 @@ def from_long(
     >>> import pandas as pd
     >>> from sknoisy.crowd import from_long
     >>> table = pd.DataFrame({"item": ["a", "a", "b"], "annotator": [7, 8, 8], "label": [1, 0, 1]})
-    >>> from_long(table)
-    annotator  7  8
-    item
-    a          1  0
-    b         -1  1
+    >>> answers = from_long(table)
+    >>> answers.to_numpy().tolist(), answers.index.tolist(), answers.columns.tolist()
+    ([[1, 0], [-1, 1]], ['a', 'b'], [7, 8])
     """
     names = [item, annotator, label]
     for parameter, name in zip(("item", "annotator", "label"), names, strict=True):

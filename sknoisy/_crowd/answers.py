@@ -281,9 +281,9 @@ def _refuse_one_hot(labels: np.ndarray, answered: np.ndarray, annotators: Any) -
         return
     if np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
         raise ValueError(
-            "`y` of two dimensions holds an answer of each annotator in a column; it looks like "
-            f"indicators of {labels.shape[1]} classes, with a single one in each row. Pass "
-            "y.argmax(axis=1)."
+            "`y` must hold one label for each row of X, uniformly strings or numbers, or an answer "
+            f"of each annotator in a column; got shape {labels.shape} with a single one in each "
+            f"row, which are indicators of {labels.shape[1]} classes. Pass y.argmax(axis=1)."
         )
 
 

@@ -180,9 +180,8 @@ def check_transition_matrix(
     sized = square and n_classes in {None, transition.shape[-1]}
     if not sized or transition.shape[:-2] not in {(), (n_samples,)}:
         size = "(true, observed)" if n_classes is None else f"({n_classes}, {n_classes})"
-        per_sample = (
-            "" if n_samples is None else f" or ({n_samples}, true, observed), one per {what}"
-        )
+        per_sample = "" if n_samples is None else f" or ({n_samples}, true, observed)"
+        per_sample += f" with one per {what}" if n_samples and what != "sample" else ""
         raise ValueError(
             f"`{name}` must have shape {size}{per_sample}, a row for each true class and a column "
             f"for each observed one; got shape {transition.shape}."

@@ -69,12 +69,14 @@ def forget():
 
 def test_each_stage_gets_callbacks_of_its_own(digits):
     recorder = Recorder()
-    classifier = quick(noise_model="c", early_stopping=True, callbacks=[recorder])
+    classifier = quick(
+        noise_model="c", early_stopping=True, select_noise_model=False, callbacks=[recorder]
+    )
     classifier.fit(*digits)
     stages = [epochs for _, epochs, *_ in SEEN if epochs != "begin"]
-    assert [set(epochs) for epochs in stages] == [
-        {"baseline"}, *[{"start"}] * 5, {"s"}, {"c"}
-    ]  # fmt: skip
+    names = [set(epochs) for epochs in stages]
+    assert names[:1] + names[-2:] == [{"baseline"}, {"s"}, {"c"}]
+    assert names[1:-2] == [{"start"}] * len(names[1:-2])
     assert sum(map(len, stages)) == classifier.n_iter_
     assert all(heard == 0 for _, event, heard, _ in SEEN if event == "begin")
 
@@ -159,7 +161,9 @@ def test_scores_of_held_out_rows(noise_model, digits):
 
 def test_learning_rates_follow_a_schedule_that_starts_anew_in_each_stage(digits):
     schedule = LRScheduler("StepLR", step_size=1, gamma=0.1, event_name="event_lr")
-    classifier = quick(callbacks=[schedule], lr=0.01, early_stopping=True).fit(*digits)
+    classifier = quick(
+        callbacks=[schedule], lr=0.01, early_stopping=True, select_noise_model=False
+    ).fit(*digits)
     rates = {}
     for stage, rate in classifier.history_[:, ("stage", "event_lr")]:
         rates.setdefault(stage, []).append(rate)

