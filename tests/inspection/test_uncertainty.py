@@ -112,12 +112,12 @@ def test_interval_of_a_classifier_holds_the_matrix():
 
 def test_names_frames_pipelines_and_searches():
     names, frame = np.array(["b", "d", "z"])[y], pd.DataFrame(X, columns=["u", "v"])
-    model = make_pipeline(StandardScaler(), classifier(max_epochs=20))
+    model = make_pipeline(StandardScaler(), classifier(max_epochs=5))
     expected = transition_interval(model, frame, pd.Series(names), cv=3)
     assert list(expected.classes) == ["b", "d", "z"]
     assert not hasattr(model[-1], "classes_")
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), classifier(max_epochs=20, noise_model=None)),
+        make_pipeline(StandardScaler(), classifier(max_epochs=5, noise_model=None)),
         {"noisylabelclassifier__noise_model": ["s"]},
         scoring=noisy_log_likelihood_scorer,
         cv=2,
