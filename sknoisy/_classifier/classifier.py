@@ -77,7 +77,8 @@ class NoisyLabelClassifier(
         - "cluster" takes histograms of the observed labels in k clusters of the predictions.
         - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
         - An array of shape (n_classes, n_classes) is a known or supposed matrix: rows are true
-          classes, columns observed ones, both in the order of `classes_`.
+          classes, columns observed ones, both in the order of `classes_`. With several answers a
+          row also (n_annotators, n_classes, n_classes), in the order of `annotators_`.
 
         "auto" and "cluster" estimate the noise among the classes with at least 10 observed labels.
         Other classes are assumed to be labelled correctly, and so are all with fewer than 64 rows.

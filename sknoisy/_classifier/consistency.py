@@ -106,6 +106,7 @@ def _passed(layer: nn.Module, row_shape: tuple[int, ...], name: str) -> Tensor:
     try:
         with torch.no_grad():
             return functional_call(layer, shapes, (rows,))
+    # Whatever a layer from a file raises on shapes that do not fit it.
     except (RuntimeError, IndexError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"The parts of the fitted classifier do not fit each other: {name} cannot be passed "

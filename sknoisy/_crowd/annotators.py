@@ -263,27 +263,13 @@ def explained_log_likelihood(
         Sum over the answers of a row of ``log p(z_a | x)``, with the sharpness of the predictions
         that suits them best. NaN for rows that are not explained.
     """
-    power = 0.5 if (answers.counts > 1).any() else 1.0
-    best, highest = np.full(len(answers), np.nan), -np.inf
-    for sharpness in _SHARPNESSES:
-        clean = log_softmax(sharpness * np.maximum(log_proba, _SMALLEST_LOG_PROBA), axis=1)
-        found = np.full(len(answers), np.nan)
-        for seen, judged in parts:
-            transitions, _ = fit_annotators(
-                answers.take(seen),
-                clean[seen],
-                None if weight is None else weight[seen],
-                annotator_prior=DEFAULT_PRIOR,
-                answer_power=power,
-            )
-            others = answers.take(judged)
-            each = unseen_log_likelihood(others, clean[judged], transitions, 0.0)
-            found[judged] = np.bincount(others.row, each, minlength=len(judged))
-        at = ~np.isnan(found)
-        mean = float(np.average(found[at], weights=None if weight is None else weight[at]))
-        if mean > highest:
-            best, highest = found, mean
-    return best
+    search = _Search(log_proba, answers, weight, parts)
+    power = _CAUTIOUS_POWER if (answers.counts > 1).any() else 1.0
+    setting = _Setting(DEFAULT_PRIOR, power)
+    best = search.best_of(setting, "sharpness", _SHARPNESSES, given_others=False)
+    found = np.full(len(answers), np.nan)
+    found[search.judging] = search.log_likelihood(best, given_others=False)
+    return found
 
 
 def estimate_annotators(
@@ -398,21 +384,22 @@ class _Search:
 
     def is_clearly_better(self, setting: _Setting, other: _Setting) -> bool:
         """Whether predictions alone explain answers better by more than a standard error."""
-        gains = self._each(setting, False) - self._each(other, False)
-        weight = self._judging_weight
+        gains = self.log_likelihood(setting, False) - self.log_likelihood(other, False)
+        weight = self.weight[self.judging]
         mean = float(np.average(gains, weights=weight))
         error = float(np.sqrt(np.sum(weight**2 * (gains - mean) ** 2)) / weight.sum())
         return mean > error
 
     def _mean(self, setting: _Setting, given_others: bool) -> float:
-        values = self._each(setting, given_others)
-        return float(np.average(values, weights=self._judging_weight))
+        values = self.log_likelihood(setting, given_others)
+        return float(np.average(values, weights=self.weight[self.judging]))
 
     @property
-    def _judging_weight(self) -> np.ndarray:
-        return self.weight[np.concatenate([judging for _, judging in self.parts])]
+    def judging(self) -> np.ndarray:
+        """The rows that judge."""
+        return np.concatenate([judging for _, judging in self.parts])
 
-    def _each(self, setting: _Setting, given_others: bool) -> FloatArray:
+    def log_likelihood(self, setting: _Setting, given_others: bool) -> FloatArray:
         """Return the sum of the log-likelihoods of the answers of each row that judges."""
         if (setting, given_others) not in self._judged:
             for of_others, found in zip((True, False), self._explain(setting), strict=True):

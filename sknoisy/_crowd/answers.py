@@ -77,10 +77,10 @@ class Answers:
         ones = np.ones(len(self.label))
         return sparse.csr_array((ones, self.code, self.bounds), shape=(len(self), self.n_codes))
 
-    def votes(self, weight: np.ndarray | None = None) -> np.ndarray:
+    def votes(self) -> np.ndarray:
         """Return how many answers of each row name each class, shape (n_rows, n_classes)."""
         votes = np.zeros((len(self), self.n_classes))
-        np.add.at(votes, (self.row, self.label), 1.0 if weight is None else weight)
+        np.add.at(votes, (self.row, self.label), 1.0)
         return votes
 
     @classmethod
@@ -212,7 +212,7 @@ def check_answers(
         If shapes or types do not fit, with the name of the parameter.
     """
     labels = _as_table(y)
-    answered = is_answered(y, missing_label)
+    answered = _is_answered(labels, missing_label)
     if n_rows is not None and len(labels) != n_rows:
         raise ValueError(
             f"`y` must hold a row for each row of X, {n_rows}; got {len(labels)} rows of answers."
@@ -242,7 +242,10 @@ def check_answers(
 
 def is_answered(y: Any, missing_label: Any) -> np.ndarray:
     """Return where y holds answers, a boolean array of two dimensions."""
-    labels = _as_table(y)
+    return _is_answered(_as_table(y), missing_label)
+
+
+def _is_answered(labels: np.ndarray, missing_label: Any) -> np.ndarray:
     answered = ~missing_values(labels)
     answered[answered] = ~_equals(labels[answered], missing_label)
     return answered

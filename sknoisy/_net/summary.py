@@ -116,25 +116,24 @@ def summarise_annotators(
         log_column = noise.label_log_likelihood(data.labels().to(net.device))
         log_joint = log_joint + log_column.detach().cpu().double()
     posterior = log_joint.softmax(dim=1).numpy()
-    power, prior = 1.0, DEFAULT_PRIOR if annotator_prior is None else annotator_prior
+    n_answers = answers.answers_of_annotators()
+    if counts is None:
+        counts = annotator_counts(posterior, answers, data.weight)
+    else:
+        n_answers = np.round(counts.sum(axis=(1, 2))).astype(np.intp)
     if isinstance(noise, AnnotatorTransition):
         transitions = noise.transitions()
         power, prior = noise.answer_power, noise.annotator_prior
     else:
-        counts = annotator_counts(posterior, answers, data.weight)
+        power, prior = 1.0, DEFAULT_PRIOR if annotator_prior is None else annotator_prior
         transitions = shrunk_transitions(counts, prior)
-    if counts is None:
-        counts = annotator_counts(posterior, answers)
-        n_answers = answers.answers_of_annotators()
-    else:
-        n_answers = np.round(counts.sum(axis=(1, 2))).astype(np.intp)
     quality, error = annotator_quality(counts)
     return {
         "annotators_": answers.annotators,
         "annotator_transitions_": transitions,
         "annotator_quality_": quality,
         "annotator_quality_error_": error,
-        "annotator_answer_counts_": np.asarray(n_answers),
+        "annotator_answer_counts_": n_answers,
         "annotator_prior_": prior,
         "answer_power_": power,
     }

@@ -68,25 +68,24 @@ class ClosedFormSteps:
         log_proba = net.clean_log_proba(self.dataset)
         posterior, evidence = F.posterior_and_evidence(log_proba + log_column)
         if self.learn_transition:
-            counts = self._counts(self._counted(log_proba, log_column).numpy())
+            counts = self._counts(posterior, log_proba, log_column)
             noise.maximise(counts, net.transition_prior * float(counts.sum()))
         return posterior, float(np.average(evidence.numpy(), weights=self.weight))
 
-    def _counted(self, log_proba: Tensor, log_column: Tensor) -> Tensor:
-        """Return the posteriors that the M-step counts with.
+    def _counts(self, posterior: Tensor, log_proba: Tensor, log_column: Tensor) -> np.ndarray:
+        """Return the soft counts of the M-step.
 
-        Several answers count in full there, whatever their power: softer posteriors make blurred
+        Several answers count in full, whatever their power: softer posteriors make blurred
         matrices, and these still softer posteriors.
         """
         noise = self.net.network.noise
-        if isinstance(noise, AnnotatorTransition):
-            log_column = log_column / noise.answer_power
-        return F.posterior_and_evidence(log_proba + log_column)[0]
-
-    def _counts(self, posterior: np.ndarray) -> np.ndarray:
-        if self.answers is not None:
-            return annotator_counts(posterior, self.answers, self.weight)
-        return soft_counts(posterior, self.target.numpy(), self.n_classes, self.weight)
+        if self.answers is None:
+            target = self.target.numpy()
+            return soft_counts(posterior.numpy(), target, self.n_classes, self.weight)
+        if isinstance(noise, AnnotatorTransition) and noise.answer_power != 1.0:
+            log_joint = log_proba + log_column / noise.answer_power
+            posterior, _ = F.posterior_and_evidence(log_joint)
+        return annotator_counts(posterior.numpy(), self.answers, self.weight)
 
 
 def train_em(

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import beta
+from sklearn import get_config
 from sklearn.base import clone
-from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sknoisy._crowd.annotators import annotator_counts, mean_transition, shrunk_transitions
+from sknoisy._crowd.annotators import (
+    annotator_counts,
+    annotator_quality,
+    mean_transition,
+    shrunk_transitions,
+)
 from sknoisy._crowd.answers import Answers, check_answers, is_answered
-from sknoisy._support.meta_estimators import unwrap_fitted
+from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
 from sknoisy._support.validation import FloatArray, check_confidence
+from sknoisy.inspection._cross_fitting import partition
 
 
-def check_of_classifier(pred_proba: Any, groups: Any) -> None:
-    """Refuse what goes with one label a row only."""
-    for name, value in (("pred_proba", pred_proba), ("groups", groups)):
-        if value is not None:
-            raise ValueError(
-                f"`{name}` needs one observed label a row; got several answers, which are judged "
-                "by a NoisyLabelClassifier that learned from answers."
-            )
+def refuse_probabilities(pred_proba: Any) -> None:
+    """Refuse probabilities, which know one label a row only."""
+    if pred_proba is not None:
+        raise ValueError(
+            "`pred_proba` needs one observed label a row; got several answers, which are judged by "
+            "a NoisyLabelClassifier that learned from answers."
+        )
 
 
-def answer_quality(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any) -> Any:
+class _Judged(NamedTuple):
+    """Answers, and what is known of the true labels.
+
+    Attributes
+    ----------
+    answers : Answers
+    answered : ndarray of bool of the shape of y
+        Where there are answers.
+    classes : ndarray of shape (n_classes,)
+    posterior : ndarray of shape (n_rows, n_classes)
+    annotator_prior : float
+        As of the classifier.
+    """
+
+    answers: Answers
+    answered: np.ndarray
+    classes: np.ndarray
+    posterior: FloatArray
+    annotator_prior: float
+
+    @property
+    def quality(self) -> FloatArray:
+        """Probability that each answer is right, shape (n_answers,)."""
+        return np.asarray(self.posterior[self.answers.row, self.answers.label])
+
+    @property
+    def counts(self) -> FloatArray:
+        """Soft counts of each annotator, shape (n_annotators, true, observed)."""
+        return annotator_counts(self.posterior, self.answers)
+
+
+def answer_quality(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any) -> Any:
     """Return the probability that each answer is right; see `label_quality`.
 
     Returns
@@ -35,31 +72,29 @@ def answer_quality(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any) -> 
     ndarray or DataFrame of the shape of y
         NaN where there is no answer.
     """
-    answers, classifier, posterior = _judged(estimator, X, y, annotators, cv)
-    answered = is_answered(y, classifier.missing_label)
-    quality = np.full(answered.shape, np.nan)
-    quality[answered] = posterior[answers.row, answers.label]
+    judged = _judge(estimator, X, y, annotators, cv, groups)
+    quality = np.full(judged.answered.shape, np.nan)
+    quality[judged.answered] = judged.quality
     if hasattr(y, "columns"):
         return type(y)(quality, index=y.index, columns=y.columns)
     return quality if np.ndim(y) == 2 else quality[:, 0]
 
 
-def find_answer_issues(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any) -> Bunch:
+def find_answer_issues(
+    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any
+) -> Bunch:
     """Return the answers that are probably wrong, the worst first; see `find_label_issues`."""
-    answers, classifier, posterior = _judged(estimator, X, y, annotators, cv)
-    quality = posterior[answers.row, answers.label]
+    judged = _judge(estimator, X, y, annotators, cv, groups)
+    answers, classes, quality = judged.answers, judged.classes, judged.quality
     count = round(float(np.sum(1.0 - quality)))
     worst = np.argsort(quality, kind="stable")[:count]
     row, label = answers.row[worst], answers.label[worst]
-    others = posterior[row]
+    others = judged.posterior[row]
     others[np.arange(count), label] = -1.0
     suggested = others.argmax(axis=1)
-    classes = classifier.classes_
-    right = np.bincount(answers.annotator, quality, minlength=answers.n_annotators)
-    n_answers = answers.answers_of_annotators()
-    with np.errstate(invalid="ignore"):
-        of_annotators = right / n_answers
-        error = np.sqrt(of_annotators * (1.0 - of_annotators) / n_answers)
+    names = answers.annotators.tolist()
+    of_annotators, error = annotator_quality(judged.counts)
+    matrices = shrunk_transitions(judged.counts, judged.annotator_prior)
     return Bunch(
         indices=row,
         annotators=answers.annotators[answers.annotator[worst]],
@@ -69,44 +104,42 @@ def find_answer_issues(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any)
         suggested_proba=others[np.arange(count), suggested],
         count=count,
         noise_rate=float(np.mean(1.0 - quality)),
-        consensus=classes[posterior.argmax(axis=1)],
-        consensus_proba=posterior.max(axis=1),
-        annotator_quality=dict(zip(answers.annotators.tolist(), of_annotators, strict=True)),
-        annotator_quality_error=dict(zip(answers.annotators.tolist(), error, strict=True)),
-        transition_matrix=classifier.transition_matrix_,
+        consensus=classes[judged.posterior.argmax(axis=1)],
+        consensus_proba=judged.posterior.max(axis=1),
+        annotator_quality=dict(zip(names, of_annotators.tolist(), strict=True)),
+        annotator_quality_error=dict(zip(names, error.tolist(), strict=True)),
+        transition_matrix=mean_transition(matrices, answers),
         classes=classes,
     )
 
 
 def annotator_intervals(
-    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, confidence: float
+    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any, confidence: float
 ) -> Bunch:
     """Return the matrices of annotators with errors and intervals; see `transition_interval`.
 
     Those of the Dirichlet posterior of each row: soft counts of answers, and the prior around the
     matrix of all annotators together.
     """
-    answers, classifier, posterior = _judged(estimator, X, y, annotators, cv)
-    counts, prior = annotator_counts(posterior, answers), classifier.annotator_prior_
-    mean = shrunk_transitions(counts, prior)
-    mass = counts.sum(axis=2, keepdims=True) + prior
+    judged = _judge(estimator, X, y, annotators, cv, groups)
+    counts = judged.counts
+    mean = shrunk_transitions(counts, judged.annotator_prior)
+    mass = counts.sum(axis=2, keepdims=True) + judged.annotator_prior
     tails = 0.5 + np.array([-0.5, 0.5]) * confidence
     lower, upper = (beta.ppf(tail, mass * mean, mass * (1.0 - mean)) for tail in tails)
     return Bunch(
-        annotators=answers.annotators,
-        transition_matrix=mean_transition(mean, answers),
+        annotators=judged.answers.annotators,
+        transition_matrix=mean_transition(mean, judged.answers),
         annotator_transitions=mean,
         standard_error=np.sqrt(mean * (1.0 - mean) / (mass + 1.0)),
         lower=lower,
         upper=upper,
-        classes=classifier.classes_,
+        classes=judged.classes,
     )
 
 
-def _judged(
-    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any
-) -> tuple[Answers, Any, FloatArray]:
-    """Return answers, a fitted classifier, and posteriors of the true labels.
+def _judge(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any) -> _Judged:
+    """Return answers with posteriors of the true labels.
 
     With `cv` the posterior of a row is that of a clone which was fitted to the answers of others;
     the answers of the row itself are part of it in any case.
@@ -114,38 +147,39 @@ def _judged(
     if cv is None:
         classifier, features = unwrap_fitted(estimator, X, "label_posterior")
         posterior = classifier.label_posterior(features, y, annotators=annotators)
+        missing_label, classes = classifier.missing_label, classifier.classes_
+        answers, _ = check_answers(y, annotators, missing_label=missing_label, classes=classes)
     else:
-        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-        posterior, classifier = np.full((0, 0), np.nan), None
-        for train, test in check_cv(cv).split(np.zeros(n_rows)):
-            parts = [
-                None if data is None else _safe_indexing(data, rows)
+        missing_label = unwrap_unfitted(estimator, "label_posterior").missing_label
+        answers, classes = check_answers(y, annotators, missing_label=missing_label)
+        posterior = np.zeros((len(answers), len(classes)))
+        # Stratified by the majority, every label of which has to be there in each fold.
+        majority = classes[answers.majority(np.random.RandomState(0))]
+        for train, test in partition(cv, X, majority, groups).splits:
+            seen, unseen = (
+                [
+                    None if part is None else _safe_indexing(part, rows)
+                    for part in (X, y, annotators)
+                ]
                 for rows in (train, test)
-                for data in (X, y, annotators)
-            ]
-            fitted = clone(estimator)
-            given = {} if annotators is None else {"annotators": parts[2]}
-            fitted.fit(parts[0], parts[1], **given)
-            classifier, features = unwrap_fitted(fitted, parts[3], "label_posterior")
-            if not posterior.size:
-                posterior = np.full((n_rows, len(classifier.classes_)), np.nan)
-                classes = classifier.classes_
-            if not np.array_equal(classes, classifier.classes_):
-                raise ValueError(
-                    "`cv` must leave every label in the answers of every fold; got the labels "
-                    f"{classifier.classes_.tolist()!r} in one and {classes.tolist()!r} in another."
-                )
-            posterior[test] = classifier.label_posterior(features, parts[4], annotators=parts[5])
-        if np.isnan(posterior).any():
-            raise ValueError("`cv` must hold out each row once; some rows were never held out.")
-    assert classifier is not None
-    answers, _ = check_answers(
-        y,
-        annotators,
-        missing_label=classifier.missing_label,
-        classes=classifier.classes_,
-    )
-    return answers, classifier, posterior
+            )
+            fitted = _fit(clone(estimator), *seen)
+            classifier, features = unwrap_fitted(fitted, unseen[0], "label_posterior")
+            at = np.searchsorted(classes, classifier.classes_)
+            found = classifier.label_posterior(features, unseen[1], annotators=unseen[2])
+            posterior[np.ix_(test, at)] = found
+    answered = is_answered(y, missing_label)
+    return _Judged(answers, answered, classes, posterior, classifier.annotator_prior_)
+
+
+def _fit(estimator: Any, X: Any, y: Any, annotators: Any) -> Any:
+    """Fit an estimator; a pipeline passes the annotators on to its last step."""
+    if annotators is None:
+        return estimator.fit(X, y)
+    name = "annotators"
+    if isinstance(estimator, Pipeline) and not get_config()["enable_metadata_routing"]:
+        name = f"{estimator.steps[-1][0]}__annotators"
+    return estimator.fit(X, y, **{name: annotators})
 
 
 class AnnotatorQualityDisplay:

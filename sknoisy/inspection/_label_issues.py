@@ -14,8 +14,8 @@ from sknoisy._support import validation
 from sknoisy._support.validation import FloatArray
 from sknoisy.inspection._answers import (
     answer_quality,
-    check_of_classifier,
     find_answer_issues,
+    refuse_probabilities,
 )
 from sknoisy.inspection._evidence import weigh_labels
 from sknoisy.inspection._uncertainty import judge_evidence, rate_interval
@@ -127,8 +127,8 @@ def label_quality(
     True
     """
     if has_answers(y, annotators):
-        check_of_classifier(pred_proba, groups)
-        return answer_quality(estimator, X, y, annotators, cv)
+        refuse_probabilities(pred_proba)
+        return answer_quality(estimator, X, y, annotators, cv, groups)
     labels, index = validation.check_rows_and_labels(y if X is None else X, y)
     evidence = weigh_labels(
         estimator,
@@ -249,8 +249,8 @@ def find_label_issues(
     True
     """
     if has_answers(y, annotators):
-        check_of_classifier(pred_proba, groups)
-        return find_answer_issues(estimator, X, y, annotators, cv)
+        refuse_probabilities(pred_proba)
+        return find_answer_issues(estimator, X, y, annotators, cv, groups)
     labels, index = validation.check_rows_and_labels(y if X is None else X, y)
     evidence = weigh_labels(
         estimator,

@@ -30,7 +30,7 @@ from sknoisy._transition.calibration import (
     sharpen,
     with_sharpness,
 )
-from sknoisy.inspection._answers import annotator_intervals, check_of_classifier
+from sknoisy.inspection._answers import annotator_intervals, refuse_probabilities
 from sknoisy.inspection._cross_fitting import (
     NEEDED,
     HeldOut,
@@ -162,8 +162,8 @@ def transition_interval(
     """
     confidence = validation.check_confidence(confidence)
     if has_answers(y, annotators):
-        check_of_classifier(pred_proba, groups)
-        return annotator_intervals(estimator, X, y, annotators, cv, confidence)
+        refuse_probabilities(pred_proba)
+        return annotator_intervals(estimator, X, y, annotators, cv, groups, confidence)
     labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
     if pred_proba is None and has_noise_model(estimator):
         rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)

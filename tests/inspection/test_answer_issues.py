@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_blobs
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -106,9 +107,28 @@ def test_what_needs_one_label_a_row_is_refused(crowd, fitted):
         label_quality(None, X, answers, pred_proba=np.full((500, 4), 0.25))
     with pytest.raises(ValueError, match="one label for each row"):
         noise_test(fitted, X, answers)
-    with pytest.raises(ValueError, match="labels seen in fit"):
-        halves = np.where(np.arange(60)[:, None] < 30, answers[:60] % 2, 2 + answers[:60] % 2)
-        label_quality(make(), X[:60], halves, 2)
+    halves = [(np.arange(250), np.arange(250, 500)), (np.arange(250, 500), np.arange(300))]
+    with pytest.raises(ValueError, match="`cv` must be a partition"):
+        label_quality(make(), X, answers, halves)
+
+
+def test_rows_in_the_order_of_their_labels_are_stratified(crowd):
+    X, y, answers = crowd
+    order = np.argsort(y)
+    issues = find_label_issues(make(), X[order], answers[order], cv=2)
+    assert np.mean(issues.consensus == y[order]) > 0.8
+    groups = np.arange(500) % 3
+    by_group = label_quality(make(), X, answers, GroupKFold(3), groups=groups)
+    assert_array_equal(np.isnan(by_group), answers < 0)
+
+
+def test_pipelines_are_cross_fitted_in_the_compact_form(crowd):
+    X, _, answers = crowd
+    order = np.argsort(answers < 0, axis=1, kind="stable")[:, :2]
+    labels = np.take_along_axis(answers, order, axis=1)
+    compact = label_quality(make(), X, labels, 2, annotators=order)
+    wide = label_quality(make(), X, answers, 2)
+    assert_allclose(compact, np.take_along_axis(wide, order, axis=1), atol=1e-6)
 
 
 def test_the_picture_shows_quality_against_answers(fitted):

@@ -175,6 +175,9 @@ def test_weight_zero_is_as_no_row(few):
     weight = np.r_[np.ones(180), np.zeros(20)]
     weighted = small().fit(X, answers, sample_weight=weight)
     fewer = small().fit(X[:180], answers[:180])
+    assert_array_equal(weighted.annotator_answer_counts_, (answers[:180] >= 0).sum(axis=0))
+    plain = small(noise_model=None).fit(X, answers, sample_weight=np.linspace(0.1, 3, 200))
+    assert_array_equal(plain.annotator_answer_counts_, (answers >= 0).sum(axis=0))
     assert_allclose(weighted.predict_proba(X), fewer.predict_proba(X), atol=1e-3)
 
 
