@@ -5,7 +5,7 @@ Where the matrix goes while the network learns
 Joint training from the default start that goes on for 160 epochs, without early stopping. Every
 fifth epoch: the error of the transition matrix (mean total variation), the share of wrong labels
 that it says, the share of the wrong labels of the training rows that the network predicts itself,
-that is has learned by heart, and the accuracy on clean test labels::
+that it has memorised, and the accuracy on clean test labels::
 
     python examples/study/follow_matrix.py --data FOLDER --seeds 0 1
     python examples/study/follow_matrix.py --summary
@@ -138,7 +138,7 @@ def draw(rows: list[dict[str, str]]) -> None:
     names = {
         "error": "error of the matrix",
         "rate": "rate of wrong labels\n(dotted: true)",
-        "memorised": "share of wrong labels\nlearned by heart",
+        "memorised": "share of wrong labels\nmemorised",
     }
     figure, panels = plt.subplots(
         len(names), len(kinds), figsize=(9, 6.5), sharex=True, sharey="row", layout="constrained"

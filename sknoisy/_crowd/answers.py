@@ -127,7 +127,8 @@ class Answers:
             The number of columns; None is that of the answers of the row with the most. Where a
             row has fewer, `n_codes` stands.
         """
-        starts, counts = self.bounds[:-1][rows], self.counts[rows]
+        starts = self.bounds[:-1][rows]
+        counts = self.bounds[1:][rows] - starts
         width = int(counts.max(initial=1)) if width is None else width
         column = np.arange(max(width, 1))
         codes = np.full((len(counts), len(column)), self.n_codes)

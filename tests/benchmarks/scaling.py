@@ -18,6 +18,9 @@ many
     up in 30 % of the rows.
 rows
     250,000, 500,000 and a million rows of 100 float32 features: time and memory by rows.
+answers
+    An epoch on 20,000 rows with three answers each, of 100 annotators, against one of the s-model
+    on as many rows with one label.
 grid
     A grid search with n_jobs=2 against n_jobs=1.
 predict
@@ -143,6 +146,32 @@ def rows(n_rows: int) -> None:
         f"{classifier.n_iter_} epochs; data {data:.2f} GB, peak {peak():.2f} GB "
         f"({before:.2f} before the fit)"
     )
+
+
+def answers() -> None:
+    """Compare epochs on several answers a row with those on one label."""
+    from sknoisy import NoisyLabelClassifier
+
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(20_000, 50)).astype(np.float32)
+    y = (X @ rng.normal(size=(50, 10)) + rng.normal(size=(20_000, 10))).argmax(axis=1)
+
+    def observed() -> np.ndarray:
+        return np.where(rng.uniform(size=len(y)) < 0.7, y, rng.randint(10, size=len(y)))
+
+    table = np.full((len(y), 100), -1)
+    for _ in range(3):
+        table[np.arange(len(y)), rng.randint(100, size=len(y))] = observed()
+    shortest: dict[str, float] = {}
+    for _ in range(3):
+        for name, labels in (("one label", observed()), ("three answers", table)):
+            start = np.full((10, 10), 0.03) + 0.7 * np.eye(10)
+            classifier = NoisyLabelClassifier(max_epochs=8, transition_init=start, random_state=0)
+            history = classifier.fit(X, labels).history_
+            epoch = float(np.median([row["dur"] for row in history if row["stage"] == "s"]))
+            shortest[name] = min(epoch, shortest.get(name, np.inf))
+    ratio = shortest["three answers"] / shortest["one label"]
+    print(f"an epoch with three answers a row takes {ratio:.2f} of one of the s-model")
 
 
 def grid() -> None:
@@ -292,6 +321,7 @@ PARTS: dict[str, list[Callable[..., None]]] = {
         lambda: many(1000, 40_000, 256),
     ],
     "rows": [lambda: rows(250_000), lambda: rows(500_000), lambda: rows(1_000_000)],
+    "answers": [answers],
     "grid": [grid],
     "predict": [predict],
     "threads": [threads],
