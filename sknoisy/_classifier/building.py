@@ -18,9 +18,9 @@ from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
 from sknoisy._net.callbacks import input_sizes
 from sknoisy._net.net import SkorchNet
+from sknoisy._stages.stages import TrainingConfig
 from sknoisy._support.memory import check_feature_noise_fits, check_memory
 from sknoisy._support.validation import check_routed, check_transition_matrix, parameter_error
-from sknoisy._training.stages import TrainingConfig
 
 _ROWS_TO_LOOK_AT = 64
 _COPIES_OF_MATRICES = 8  # of the start, of the best epoch, of counts and what is computed of them
@@ -104,8 +104,9 @@ def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
         steps = -(-n_rows // batch_size)
         max_epochs = 150 if n_rows < 64 else max(40, -(-20_000 // steps))
     hold_out = classifier.early_stopping
+    all_trusted = data.trusted is not None and bool(data.trusted.mask.all())
     return TrainingConfig(
-        noise_model=classifier.noise_model,
+        noise_model=None if all_trusted else classifier.noise_model,
         method=classifier.method,
         transition_init=init,
         learn_transition=classifier.learn_transition,

@@ -29,10 +29,10 @@ from sknoisy._data.training_data import TrainingData, validate_training_data
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import fit_progress
 from sknoisy._net.summary import summarise_annotators, summary
+from sknoisy._stages.stages import TrainingConfig
 from sknoisy._support.random import new_rng, seeded
 from sknoisy._support.torch_state import plain_torch
 from sknoisy._training.fitting import train, warn_of_unreliable_fit
-from sknoisy._training.stages import TrainingConfig
 from sknoisy._training.stream import Stream, fit_chunk, stream_classes, supports_partial_fit
 
 
@@ -404,7 +404,14 @@ class NoisyLabelClassifier(
     @plain_torch()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, annotators: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        annotators: Any = None,
+        trusted: Any = None,
+        noisy_label: Any = None,
     ) -> NoisyLabelClassifier:
         """Learn network and noise from observed labels.
 
@@ -421,6 +428,15 @@ class NoisyLabelClassifier(
         annotators : array-like of the shape of y, default=None
             Who gave each answer, so that y needs as many columns only as the row with the most
             answers has. None: the columns of y are the annotators.
+        trusted : array-like of bool of shape (n_samples,), or of the shape of y, default=None
+            Which labels were checked: y holds the true label there. Such a row enters as
+            ``log p(y|x)`` and says nothing of the noise. With several answers a row, all answers of
+            a checked row must say the same; or mark the checked answers in an array of the shape of
+            y, and the others of the row remain evidence of how their annotators err.
+        noisy_label : array-like of shape (n_samples,), default=None
+            With one label a row, what was observed of the checked rows before, where that is known,
+            and missing (None, NaN or `missing_label`) elsewhere: evidence of the noise, as
+            ``log p(z|y)``.
 
         Returns
         -------
@@ -435,7 +451,14 @@ class NoisyLabelClassifier(
         check_parameters(self)
         warm = self.warm_start and hasattr(self, "net_")
         data = validate_training_data(
-            self, X, y, sample_weight, annotators=annotators, reset=not warm
+            self,
+            X,
+            y,
+            sample_weight,
+            annotators=annotators,
+            trusted=trusted,
+            noisy_label=noisy_label,
+            reset=not warm,
         )
         config = resolve_config(self, data)
         with seeded(self.random_state, self.device) as rng:
@@ -462,6 +485,8 @@ class NoisyLabelClassifier(
         sample_weight: Any = None,
         *,
         annotators: Any = None,
+        trusted: Any = None,
+        noisy_label: Any = None,
     ) -> NoisyLabelClassifier:
         """Learn from the next rows of a stream, in one pass over them.
 
@@ -493,6 +518,11 @@ class NoisyLabelClassifier(
             Weights, relative to one another among the rows of the call.
         annotators : array-like of the shape of y, default=None
             Who gave each answer, as in `fit`.
+        trusted : array-like of bool of shape (n_samples,), or of the shape of y, default=None
+            Which labels were checked, as in `fit`. Before the noise layer starts, they name its
+            classes.
+        noisy_label : array-like of shape (n_samples,), default=None
+            What was observed of these rows before, as in `fit`.
 
         Returns
         -------
@@ -507,6 +537,8 @@ class NoisyLabelClassifier(
             y,
             sample_weight,
             annotators=annotators,
+            trusted=trusted,
+            noisy_label=noisy_label,
             reset=not warm,
             classes=stream_classes(self, classes),
             dtype=self.net_.dtype if warm else None,

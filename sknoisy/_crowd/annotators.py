@@ -126,6 +126,14 @@ def annotator_quality(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
     return quality, np.sqrt(quality * (1.0 - quality) / (n_answers + _ANSWERS_OF_OTHERS))
 
 
+def with_true_labels(proba: FloatArray, true_label: np.ndarray | None) -> FloatArray:
+    """Return probabilities that are certain of the rows whose true label is known, not -1."""
+    if true_label is None:
+        return proba
+    known = (true_label >= 0)[:, None]
+    return np.where(known, np.eye(proba.shape[1])[true_label], proba)
+
+
 def shrunk_transitions(counts: FloatArray, annotator_prior: float) -> FloatArray:
     """Return the likeliest matrix of each annotator under a prior around that of all together.
 
@@ -161,6 +169,7 @@ def fit_annotators(
     answer_power: float = 1.0,
     start: FloatArray | None = None,
     max_iter: int | None = None,
+    true_label: np.ndarray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Estimate the matrices by expectation maximisation; what is predicted stays as it is.
 
@@ -177,6 +186,8 @@ def fit_annotators(
         Posteriors to start from; None stands for the shares of the votes.
     max_iter : int, default=None
         None is 30 with predictions and 10 without.
+    true_label : ndarray of int of shape (n_rows,), default=None
+        Of rows where it is known, -1 elsewhere.
 
     Returns
     -------
@@ -189,7 +200,7 @@ def fit_annotators(
         start = (votes + 1e-3) / (votes + 1e-3).sum(axis=1, keepdims=True)
         if log_proba is not None:
             start = softmax(np.log(start) + log_proba, axis=1)
-    posterior = start
+    posterior = with_true_labels(start, true_label)
     if max_iter is None:
         max_iter = _MAX_ITER_ALONE if log_proba is None else _MAX_ITER
     for _ in range(max_iter):
@@ -202,6 +213,7 @@ def fit_annotators(
             log_prior = log_proba
         table = answer_power * log_answer_table(transitions)
         last, posterior = posterior, softmax(log_prior + indicator @ table, axis=1)
+        posterior = with_true_labels(posterior, true_label)
         if np.abs(posterior - last).max() < _TOLERANCE:
             break
     return transitions, posterior
@@ -280,6 +292,7 @@ def estimate_annotators(
     annotator_prior: float | None = None,
     answer_power: float | None = None,
     held_out: np.ndarray | None = None,
+    true_label: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> AnnotatorNoise:
     """Estimate the matrices, with prior, power and sharpness that suit unseen answers best.
@@ -304,6 +317,8 @@ def estimate_annotators(
         None is the best of a few values; without predictions it is 4 and 0.5.
     held_out : ndarray of int, default=None
         The rows that judge.
+    true_label : ndarray of int of shape (n_rows,), default=None
+        Of rows where it is known, -1 elsewhere.
     random_state : int, default=None
         Of the halves, and of the rows where there are very many.
 
@@ -317,8 +332,15 @@ def estimate_annotators(
         (_CAUTIOUS_POWER if several else 1.0) if answer_power is None else answer_power,
     )
     if log_proba is None:
-        transitions, posterior = _fit(answers, None, weight, best)
+        # A power below one belongs beside predictions: of answers alone it would only make classes
+        # vanish.
+        transitions, posterior = fit_annotators(
+            answers, weight=weight, annotator_prior=best.prior, true_label=true_label
+        )
         return AnnotatorNoise(transitions, posterior, best.power, best.prior)
+    if true_label is not None:
+        certain = _SMALLEST_LOG_PROBA * (1.0 - np.eye(answers.n_classes))[true_label]
+        log_proba = np.where((true_label >= 0)[:, None], certain, log_proba)
     order = np.random.RandomState(random_state).permutation(len(answers))
     if held_out is None:
         order = order[:_MOST_ROWS_TO_CHOOSE]
@@ -424,12 +446,8 @@ def _sharpened(log_proba: np.ndarray, sharpness: float) -> FloatArray:
 
 
 def _fit(
-    answers: Answers,
-    clean: FloatArray | None,
-    weight: np.ndarray | None,
-    setting: _Setting,
+    answers: Answers, clean: FloatArray, weight: np.ndarray | None, setting: _Setting
 ) -> tuple[FloatArray, FloatArray]:
-    # A power below one belongs beside predictions: of answers alone it would only make classes
-    # vanish.
-    power = 1.0 if clean is None else setting.power
-    return fit_annotators(answers, clean, weight, annotator_prior=setting.prior, answer_power=power)
+    return fit_annotators(
+        answers, clean, weight, annotator_prior=setting.prior, answer_power=setting.power
+    )

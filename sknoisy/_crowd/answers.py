@@ -102,15 +102,24 @@ class Answers:
         bounds = np.concatenate([[0], np.cumsum(counts)])
         return replace(self, bounds=bounds, annotator=self.annotator[at], label=self.label[at])
 
+    def without(self, left_out: np.ndarray) -> Answers:
+        """Return the answers without some of them, given by a boolean mask of all answers."""
+        counts = np.bincount(self.row[~left_out], minlength=len(self))
+        return replace(
+            self,
+            bounds=np.concatenate([[0], np.cumsum(counts)]),
+            annotator=self.annotator[~left_out],
+            label=self.label[~left_out],
+        )
+
     def with_others_together(self, n_known: int) -> Answers:
         """Return the answers with all annotators after the first so many taken for one."""
         annotator = np.minimum(self.annotator, n_known)
         return replace(self, annotator=annotator, annotators=np.arange(n_known + 1))
 
-    def with_occurring_classes(self) -> tuple[Answers, np.ndarray]:
-        """Return the answers without classes that none of them names, and which are left."""
-        used, label = np.unique(self.label, return_inverse=True)
-        return replace(self, label=np.asarray(label), n_classes=len(used)), used
+    def with_classes(self, used: np.ndarray) -> Answers:
+        """Return the answers with some of the classes only, given by ascending positions."""
+        return replace(self, label=np.searchsorted(used, self.label), n_classes=len(used))
 
     def _positions(self, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
         ends = np.cumsum(counts)

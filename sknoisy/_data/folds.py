@@ -13,6 +13,7 @@ _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_FOR_HALVES = 1000
 _FEWEST_ROWS_FOR_ONE_HALF = 2000
 _PARTS_OF_FEW_ROWS = 4
+_CHECKED_ROWS_TO_JUDGE = 100
 
 
 class Fold(NamedTuple):
@@ -44,6 +45,33 @@ def held_out_fold(data: TrainingData, validation_fraction: float, seed: int) -> 
     return Fold(np.sort(train), np.sort(valid))
 
 
+def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: int) -> Fold:
+    """Hold a share of the rows out, and up to half of those whose label was checked.
+
+    That is what it takes to have a hundred of them to judge by, if there are so many.
+
+    Parameters
+    ----------
+    data : TrainingData
+    validation_fraction : float
+    seed : int
+    """
+    assert data.trusted is not None
+    fold = held_out_fold(data, validation_fraction, seed)
+    checked = data.rows_trusted
+    n_valid = max(
+        validation_fraction * len(checked), min(0.5 * len(checked), _CHECKED_ROWS_TO_JUDGE)
+    )
+    order = checked[np.random.RandomState(seed).permutation(len(checked))]
+    order = order[np.argsort(data.target[order], kind="stable")]
+    # One row in so many, class by class: a class with few rows keeps one of them to train on.
+    held_out = np.floor(np.arange(1, len(order) + 1) * n_valid / len(order) + 1e-9)
+    held_out = order[np.diff(held_out, prepend=0.0) > 0]
+    others = np.asarray(fold.valid)
+    valid = np.union1d(others[~data.trusted.mask[others]], held_out)
+    return Fold(np.setdiff1d(np.arange(len(data)), valid), valid)
+
+
 def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     """Hold each part of the rows out in turn; no fold if there are too few rows to split.
 
@@ -54,7 +82,10 @@ def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     if n_rows < _FEWEST_ROWS_TO_SPLIT:
         return []
     n_parts = _PARTS_OF_FEW_ROWS if n_rows < _FEWEST_ROWS_FOR_HALVES else 2
-    part = stratified_parts(data.target, seed, n_parts)
+    strata = data.target
+    if data.trusted is not None:
+        strata = strata + data.n_classes * data.trusted.mask
+    part = stratified_parts(strata, seed, n_parts)
     n_folds = 1 if n_rows >= _FEWEST_ROWS_FOR_ONE_HALF else n_parts
     return [
         Fold(np.flatnonzero(part != number), np.flatnonzero(part == number))
@@ -68,7 +99,7 @@ def stratified_parts(target: np.ndarray, seed: int, n_parts: int = 2) -> np.ndar
     Parameters
     ----------
     target : ndarray of shape (n_samples,)
-        Encoded observed labels.
+        Encoded labels.
     seed : int
     n_parts : int, default=2
 

@@ -10,9 +10,17 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from sknoisy._crowd.answers import Answers, check_answers, has_answers
+from sknoisy._crowd.answers import Answers, check_answers, has_answers, is_answered
 from sknoisy._data.batches import ArrayDataset
+from sknoisy._data.trusted import (
+    UNKNOWN,
+    TrustedLabels,
+    check_noisy_labels,
+    check_trusted,
+    without_trusted,
+)
 from sknoisy._support import validation
+from sknoisy._support.labels import as_label_array
 from sknoisy._support.numbers import FloatType, float_type
 
 _FEWEST_WIDE_COLUMNS = 1000
@@ -29,7 +37,8 @@ class TrainingData:
     ----------
     X : ndarray or CSR array of shape (n_samples, ...)
     target : ndarray of shape (n_samples,)
-        Encoded observed labels; with several answers a row that of the majority.
+        Encoded labels: the checked one of trusted rows, else the observed one; with several answers
+        a row that of the majority.
     weight : ndarray of shape (n_samples,) or None
         Sample weights of mean one.
     classes : ndarray of shape (n_classes,)
@@ -42,6 +51,8 @@ class TrainingData:
         All observed labels of each row, where that can be several.
     by_annotator : bool, default=False
         Whether the network has a noise layer of annotators already.
+    trusted : TrustedLabels or None, default=None
+        Which labels were checked.
     """
 
     X: Any
@@ -52,6 +63,7 @@ class TrainingData:
     keep_sparse: bool = False
     answers: Answers | None = None
     by_annotator: bool = False
+    trusted: TrustedLabels | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -63,8 +75,23 @@ class TrainingData:
 
     def label_counts(self) -> np.ndarray:
         """Return how many rows have each observed label, shape (n_classes,)."""
-        labels = self.target if self.answers is None else self.answers.label
+        labels = self.observed[self.rows_observed] if self.answers is None else self.answers.label
         return np.bincount(labels, minlength=self.n_classes)
+
+    @property
+    def observed(self) -> np.ndarray:
+        """The encoded observed label of each row, -1 where only the checked one is known."""
+        return self.target if self.trusted is None else self.trusted.observed
+
+    @property
+    def rows_observed(self) -> np.ndarray:
+        """Numbers of the rows with an observed label."""
+        return np.flatnonzero(self.observed != UNKNOWN)
+
+    @property
+    def rows_trusted(self) -> np.ndarray:
+        """Numbers of the rows whose label was checked."""
+        return np.flatnonzero([] if self.trusted is None else self.trusted.mask)
 
     @property
     def learns_from_answers(self) -> bool:
@@ -78,15 +105,35 @@ class TrainingData:
         """Return the data with ties between the answers of a row drawn in the target."""
         if self.answers is None or not self.learns_from_answers:
             return self
-        return replace(self, target=self.answers.majority(rng))
+        target = self.answers.majority(rng)
+        if self.trusted is not None:
+            target = np.where(self.trusted.mask, self.target, target)
+        return replace(self, target=target)
 
-    def dataset(self, rows: np.ndarray | None = None, **extras: Any) -> ArrayDataset:
-        """Return the rows as a data set, together with their weights and more values."""
+    def dataset(
+        self, rows: np.ndarray | None = None, *, as_observed: bool = False, **extras: Any
+    ) -> ArrayDataset:
+        """Return the rows as a data set, together with their weights and more values.
+
+        Parameters
+        ----------
+        rows : ndarray of int, default=None
+            None is all rows.
+        as_observed : bool, default=False
+            Whether the labels are the observed ones, of the rows that have one, as if nothing had
+            been checked.
+        **extras : Tensor of shape (n_samples, ...)
+        """
         if self.weight is not None:
             extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
+        if as_observed and self.trusted is not None:
+            rows = self.rows_observed if rows is None else rows[self.observed[rows] != UNKNOWN]
+        elif self.trusted is not None:
+            extras["true_label"] = torch.from_numpy(self.trusted.true_labels(self.target))
+            extras["observed_label"] = torch.from_numpy(self.observed)
         return ArrayDataset(
             self.X,
-            self.target,
+            self.observed if as_observed else self.target,
             rows=rows,
             dtype=self.dtype,
             keep_sparse=self.keep_sparse,
@@ -102,10 +149,17 @@ class TrainingData:
         """Return the observed labels of the rows as the noise layer takes them."""
         if self.answers is not None and self.learns_from_answers:
             return torch.from_numpy(self.answers.padded(slice(None) if rows is None else rows))
-        return self.tensors(rows)[0]
+        return torch.as_tensor(self.observed[slice(None) if rows is None else rows])
+
+    def true_labels(self, rows: np.ndarray | None = None) -> Tensor | None:
+        """Return the true labels of the rows, -1 where they are not known; None of no row is."""
+        if self.trusted is None:
+            return None
+        known = self.trusted.true_labels(self.target)
+        return torch.from_numpy(known if rows is None else known[rows])
 
     def tensors(self, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the observed labels and the weights of the rows."""
+        """Return the labels and the weights of the rows."""
         at = slice(None) if rows is None else rows
         weight = None if self.weight is None else torch.as_tensor(self.weight[at])
         return torch.as_tensor(self.target[at]), weight
@@ -131,6 +185,8 @@ def validate_training_data(
     sample_weight: Any = None,
     *,
     annotators: Any = None,
+    trusted: Any = None,
+    noisy_label: Any = None,
     reset: bool = True,
     classes: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
@@ -147,6 +203,10 @@ def validate_training_data(
     sample_weight : array-like of shape (n_samples,) or None
     annotators : array-like of the shape of y, default=None
         As for `check_answers`.
+    trusted : array-like of bool of shape (n_samples,), or of the shape of y, default=None
+        As for `check_trusted`.
+    noisy_label : array-like of shape (n_samples,), default=None
+        As for `check_noisy_labels`.
     reset : bool, default=True
         False compares the features with those of the last fit.
     classes : ndarray of shape (n_classes,), default=None
@@ -169,28 +229,20 @@ def validate_training_data(
     X = validation.check_features(estimator, X, reset=reset, network_type=network_type)
     weight = validation.check_weights(sample_weight, X)
     counted = np.ones(X.shape[0], dtype=bool) if weight is None else weight > 0
-    answers = None
-    if has_answers(y, annotators):
-        answers, found = check_answers(
-            y,
-            annotators,
-            missing_label=estimator.missing_label,
-            n_rows=X.shape[0],
-            classes=classes,
-            known_annotators=None if reset else getattr(estimator, "annotators_", None),
-        )
-        counted &= answers.counts > 0
-        answers = answers.take(counted)
-        if classes is None:
-            answers, used = answers.with_occurring_classes()
-            classes = found[used]
-        target = answers.votes().argmax(axis=1)
-    else:
-        y = validation.check_labels(y, X)[counted]
-        if classes is None:
-            classes, target = np.unique(y, return_inverse=True)
-        else:
-            target = validation.encode_labels(y, classes)
+    several = has_answers(y, annotators)
+    mask = check_trusted(trusted, y, X.shape[0], several=several)
+    labels = _labels_of_answers if several else _labels_of_rows
+    target, classes, answers, checked = labels(
+        estimator,
+        X,
+        y,
+        counted,
+        annotators=annotators,
+        mask=mask,
+        noisy_label=noisy_label,
+        classes=classes,
+        known_annotators=None if reset else getattr(estimator, "annotators_", None),
+    )
     if not counted.all():
         X, weight = X[np.flatnonzero(counted)], None if weight is None else weight[counted]
     validation.check_two_classes(classes)
@@ -198,4 +250,86 @@ def validate_training_data(
         weight = weight / weight.mean()
     if dtype is None:
         dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
-    return TrainingData(X, target, weight, classes, dtype, answers=answers)
+    return TrainingData(X, target, weight, classes, dtype, answers=answers, trusted=checked)
+
+
+def _labels_of_rows(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    counted: np.ndarray,
+    *,
+    mask: np.ndarray | None,
+    noisy_label: Any,
+    classes: np.ndarray | None,
+    **of_answers: Any,
+) -> tuple[np.ndarray, np.ndarray, None, TrustedLabels | None]:
+    """Return target, classes and what was checked of one label a row."""
+    y = validation.check_labels(y, X)
+    if mask is None and noisy_label is None:
+        y = y[counted]
+        if classes is None:
+            classes, target = np.unique(y, return_inverse=True)
+        else:
+            target = validation.encode_labels(y, classes)
+        return target, classes, None, None
+    observed = check_noisy_labels(noisy_label, y, mask, estimator.missing_label)
+    mask = np.zeros(len(y), dtype=bool) if mask is None else mask
+    y, observed, mask = y[counted], observed[counted], mask[counted]
+    seen = np.flatnonzero([label is not None for label in observed])
+    both = as_label_array([*y.tolist(), *observed[seen].tolist()])
+    if classes is None:
+        classes = np.unique(both)
+    encoded = validation.encode_labels(both, classes)
+    target, before = encoded[: len(y)], np.full(len(y), UNKNOWN)
+    before[seen] = encoded[len(y) :]
+    return target, classes, None, TrustedLabels(mask, before) if mask.any() else None
+
+
+def _labels_of_answers(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    counted: np.ndarray,
+    *,
+    annotators: Any,
+    mask: np.ndarray | None,
+    noisy_label: Any,
+    classes: np.ndarray | None,
+    known_annotators: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, Answers | None, TrustedLabels | None]:
+    """Return target, classes, answers and what was checked of several answers a row.
+
+    Rows without an answer no longer count. If all answers were checked, none are left.
+    """
+    if noisy_label is not None:
+        raise ValueError(
+            "`noisy_label` must be None with several answers a row; mark the checked answers by "
+            "`trusted` of the shape of `y`, and the others of the row are what was observed."
+        )
+    answers, found = check_answers(
+        y,
+        annotators,
+        missing_label=estimator.missing_label,
+        n_rows=X.shape[0],
+        classes=classes,
+        known_annotators=known_annotators,
+    )
+    counted &= answers.counts > 0
+    true_label = np.full(len(answers), UNKNOWN)
+    if mask is not None:
+        answers, true_label = without_trusted(
+            answers, mask, is_answered(y, estimator.missing_label)
+        )
+    answers, true_label = answers.take(counted), true_label[counted]
+    if classes is None:
+        used = np.union1d(answers.label, true_label[true_label != UNKNOWN])
+        answers, classes = answers.with_classes(used), found[used]
+        true_label = np.where(true_label == UNKNOWN, UNKNOWN, np.searchsorted(used, true_label))
+    target = answers.votes().argmax(axis=1)
+    if mask is None:
+        return target, classes, answers, None
+    known = true_label != UNKNOWN
+    checked = TrustedLabels(known, np.where(answers.counts > 0, target, UNKNOWN))
+    target = np.where(known, true_label, target)
+    return target, classes, answers if len(answers.label) else None, checked

@@ -134,6 +134,29 @@ def label_log_likelihood(log_transition: Tensor, target: Tensor) -> Tensor:
     return log_transition.gather(2, index).squeeze(2)
 
 
+def given_true_label(log_likelihood: Tensor, true_label: Tensor) -> Tensor:
+    """Probability of what was observed of a row together with its true label, where it is known.
+
+    That of all other classes is zero: the row then counts as ``log p(y_t | x_t)``, with
+    ``log p(z_t | y_t)`` of an observed label beside it (D. Hendrycks et al., "Using trusted data to
+    train deep networks on labels corrupted by severe noise", NeurIPS 2018, for the first).
+
+    Parameters
+    ----------
+    log_likelihood : Tensor of shape (n, true)
+        From `label_log_likelihood`.
+    true_label : Tensor of shape (n,)
+        Class of each row, -1 where it is not known.
+
+    Returns
+    -------
+    Tensor of shape (n, true)
+    """
+    classes = torch.arange(log_likelihood.shape[1], device=log_likelihood.device)
+    known = true_label.unsqueeze(1)
+    return log_likelihood.masked_fill((known >= 0) & (known != classes), -torch.inf)
+
+
 def noisy_log_likelihood(log_joint: Tensor) -> Tensor:
     """Log-likelihood of the observed labels, ``log sum_i p(z_t | y=i, x_t) p(y=i | x_t)``.
 
@@ -168,7 +191,7 @@ def label_posterior(log_joint: Tensor) -> Tensor:
     return functional.softmax(log_joint, dim=-1)
 
 
-def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
+def posterior_and_evidence(log_joint: Tensor, *, possible: bool = True) -> tuple[Tensor, Tensor]:
     """Split ``p(y=i, z_t | x_t)`` into the posterior c_ti and the likelihood of the label.
 
     They are all that the gradient needs: the derivative of ``log p(z_t | x_t)`` with respect to
@@ -178,6 +201,8 @@ def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     log_joint : Tensor of shape (n, true)
         ``log p(y=i, z_t | x_t)``.
+    possible : bool, default=True
+        Whether no probability is zero, as with `given_true_label`; it saves a pass.
 
     Returns
     -------
@@ -186,6 +211,8 @@ def posterior_and_evidence(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     log_likelihood : Tensor of shape (n,)
     """
     log_posterior = _log_softmax(log_joint)
+    if not possible:
+        return log_posterior.exp(), noisy_log_likelihood(log_joint)
     return log_posterior.exp(), log_joint[:, 0] - log_posterior[:, 0]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sknoisy._model import equations as F
-from sknoisy._model.noise_layers import NoiseLayer
+from sknoisy._model.noise_layers import LabelFactors, NoiseLayer
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Objective:
         *,
         sample_weight: Tensor | None = None,
         posterior: Tensor | None = None,
+        true_label: Tensor | None = None,
+        observed_label: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a batch, a scalar.
 
@@ -46,11 +48,16 @@ class Objective:
         hidden : Tensor of shape (n, n_hidden)
             What a noise layer of the c-model depends on.
         target : Tensor of shape (n,)
-            Encoded observed labels.
+            Encoded labels.
         sample_weight : Tensor of shape (n,), default=None
         posterior : Tensor of shape (n, true), default=None
             Soft targets; with them it is the M-step of the network, in which the noise layer
             has no part.
+        true_label : Tensor of shape (n,), default=None
+            The true label of rows where it was checked, -1 elsewhere.
+        observed_label : Tensor of shape (n,) or (n, m), default=None
+            The label, or the answers, that the noise layer explains; -1 where there is none. None
+            stands for `target`.
         """
         if posterior is not None:
             return -_mean(F.soft_target_log_likelihood(clean_log_proba, posterior), sample_weight)
@@ -58,7 +65,9 @@ class Objective:
             reduction = "mean" if sample_weight is None else "none"
             losses = functional.nll_loss(clean_log_proba, target, reduction=reduction)
             return _mean(losses, sample_weight)
-        log_joint = clean_log_proba + noise.label_log_likelihood(target, hidden)
+        labels, silent = _split(target, observed_label)
+        log_column = noise.label_log_likelihood(labels, hidden)
+        log_joint = clean_log_proba + _with_true_labels(log_column, true_label, silent)
         loss = -_mean(F.noisy_log_likelihood(log_joint), sample_weight)
         if self.transition_prior:
             loss = loss - self.transition_prior * noise.log_prior(hidden, sample_weight)
@@ -75,6 +84,8 @@ class Objective:
         *,
         sample_weight: Tensor | None = None,
         posterior: Tensor | None = None,
+        true_label: Tensor | None = None,
+        observed_label: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
         """Return the loss without the volume, and its derivatives.
 
@@ -83,7 +94,7 @@ class Objective:
 
         Parameters
         ----------
-        noise, clean_log_proba, hidden, target, sample_weight, posterior
+        noise, clean_log_proba, hidden, target, sample_weight, posterior, true_label, observed_label
             As for `loss`.
 
         Returns
@@ -104,15 +115,106 @@ class Objective:
             losses = functional.nll_loss(clean_log_proba, target, reduction="none")
             one_hot = torch.zeros_like(clean_log_proba).scatter_(1, target.unsqueeze(1), 1.0)
             return _mean(losses, sample_weight), _loss_gradient(one_hot, sample_weight), None, []
-        observed = noise.linearize(target, hidden, sample_weight)
-        log_joint = clean_log_proba + observed.log_likelihood
-        responsibility, likelihood = F.posterior_and_evidence(log_joint)
+        labels, silent = _split(target, observed_label)
+        observed = noise.linearize(labels, hidden, sample_weight)
+        log_joint = clean_log_proba + _with_true_labels(observed.log_likelihood, true_label, silent)
+        responsibility, likelihood = F.posterior_and_evidence(
+            log_joint, possible=true_label is None
+        )
         loss = -_mean(likelihood, sample_weight)
         if self.transition_prior:
             loss = loss.sub(observed.log_prior(), alpha=self.transition_prior)
         by_clean = _loss_gradient(responsibility, sample_weight)
-        by_parameters, by_hidden = observed.pull_back(by_clean, -self.transition_prior)
+        by_label = by_clean if silent is None else by_clean.masked_fill(silent, 0.0)
+        by_parameters, by_hidden = observed.pull_back(by_label, -self.transition_prior)
         return loss, by_clean, by_hidden, by_parameters
+
+
+def log_column(
+    noise: NoiseLayer, labels: Tensor, true_label: Tensor | None, hidden: Tensor | None = None
+) -> Tensor:
+    """Return ``log p(z_t | y=i, x_t)`` of labels of which some may be missing or were checked.
+
+    Parameters
+    ----------
+    noise : NoiseLayer
+    labels : Tensor of shape (n,) or (n, m)
+        As the noise layer takes them; -1 where there is none.
+    true_label : Tensor of shape (n,) or None
+        The true label of rows where it was checked, -1 elsewhere.
+    hidden : Tensor of shape (n, n_hidden), default=None
+
+    Returns
+    -------
+    Tensor of shape (n, true)
+    """
+    labels, silent = _split(labels, labels)
+    return _with_true_labels(noise.label_log_likelihood(labels, hidden), true_label, silent)
+
+
+def label_factors(
+    noise: NoiseLayer | None,
+    clean_log_proba: Tensor,
+    hidden: Tensor,
+    target: Tensor,
+    *,
+    true_label: Tensor | None = None,
+    observed_label: Tensor | None = None,
+    **others: Tensor,
+) -> LabelFactors:
+    """Return what is known of the labels of a batch, one by one.
+
+    Of a row whose label was checked that is the label alone: what was observed before says
+    nothing more of the network.
+
+    Parameters
+    ----------
+    noise, clean_log_proba, hidden, target, true_label, observed_label
+        As for `Objective.loss`.
+    **others : Tensor
+        Have no part.
+
+    Returns
+    -------
+    LabelFactors
+    """
+    if noise is None:
+        column = F.given_true_label(torch.zeros_like(clean_log_proba), target)
+        return LabelFactors.of_rows(clean_log_proba, column)
+    labels, _ = _split(target, observed_label)
+    factors = noise.label_factors(clean_log_proba, labels, hidden)
+    if true_label is None:
+        return factors
+    checked = (true_label >= 0).nonzero().squeeze(1)
+    column = torch.zeros_like(clean_log_proba[checked])
+    of_checked = LabelFactors(
+        clean_log_proba[checked], F.given_true_label(column, true_label[checked]), checked
+    )
+    others_at = (true_label[factors.row] < 0).nonzero().squeeze(1)
+    both = [
+        torch.cat([one[others_at], other]) for one, other in zip(factors, of_checked, strict=True)
+    ]
+    order = torch.argsort(both[2], stable=True)
+    return LabelFactors(*(values[order] for values in both))
+
+
+def _split(target: Tensor, observed_label: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return labels that a noise layer takes, and which rows of shape (n, 1) have none."""
+    if observed_label is None:
+        return target, None
+    if observed_label.ndim == 2:  # answers, which have a code for none
+        return observed_label, None
+    return observed_label.clamp_min(0), (observed_label < 0).unsqueeze(1)
+
+
+def _with_true_labels(
+    log_likelihood: Tensor, true_label: Tensor | None, silent: Tensor | None
+) -> Tensor:
+    if silent is not None:
+        log_likelihood = log_likelihood.masked_fill(silent, 0.0)
+    if true_label is None:
+        return log_likelihood
+    return F.given_true_label(log_likelihood, true_label)
 
 
 def _loss_gradient(posterior: Tensor, weight: Tensor | None) -> Tensor:

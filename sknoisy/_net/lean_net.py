@@ -24,14 +24,14 @@ from sknoisy._data.batches import (
 )
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model.closed_form import backward_pass
-from sknoisy._model.loss import Objective
+from sknoisy._model.loss import Objective, label_factors
 from sknoisy._model.network import NoisyLabelModule
 from sknoisy._model.noise_layers import LabelFactors
 from sknoisy._net.callbacks import CallbackDataset, uses_batch_hooks
 from sknoisy._net.optimizers import fused_by_default, leave_fused_step
 from sknoisy._support.validation import check_patterns
 
-_EXTRAS = ("sample_weight", "posterior")
+_EXTRAS = ("sample_weight", "posterior", "true_label", "observed_label")
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
@@ -155,8 +155,9 @@ class LeanNet(NeuralNetClassifier):
         """Return what is known of the labels of a batch, on the device."""
         given = X if isinstance(X, dict) else {}
         extras = {name: self._to_device(given[name]) for name in _EXTRAS if name in given}
-        labels = y if self.network.noise is None or not _holds_answers(X) else X["answers"]
-        return {"target": self._to_device(labels), **extras}
+        if self.network.noise is not None and _holds_answers(X):
+            extras["observed_label"] = self._to_device(X["answers"])
+        return {"target": self._to_device(y), **extras}
 
     def run_single_epoch(
         self,
@@ -274,7 +275,7 @@ class LeanNet(NeuralNetClassifier):
         LabelFactors
             Without a noise layer a true label that is not the observed one has probability zero.
             With one, several answers of a row are explained one by one, without the help of the
-            others.
+            others. Of a row whose label was checked there is that label alone.
         """
         self._set_training(False)
         module = self.module_ if network is None else network.eval()
@@ -282,13 +283,8 @@ class LeanNet(NeuralNetClassifier):
         parts, n_rows = [], []
         for X, y in self.get_iterator(dataset):
             clean_log_proba, hidden = module(self._data(X))
-            if noise is None:
-                column = torch.full_like(clean_log_proba, -torch.inf)
-                column.scatter_(1, self._to_device(y).unsqueeze(1), 0.0)
-                parts.append(LabelFactors.of_rows(clean_log_proba, column))
-            else:
-                labels = self._to_device(X["answers"] if _holds_answers(X) else y)
-                parts.append(noise.label_factors(clean_log_proba, labels, hidden))
+            labels = self._labels(X, y)
+            parts.append(label_factors(noise, clean_log_proba, hidden, **labels))
             n_rows.append(len(clean_log_proba))
         return LabelFactors.joined(parts, n_rows)
 

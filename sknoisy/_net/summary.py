@@ -16,7 +16,9 @@ from sknoisy._crowd.annotators import (
     shrunk_transitions,
 )
 from sknoisy._data.training_data import TrainingData
+from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
+from sknoisy._model.loss import log_column
 from sknoisy._net.net import SkorchNet
 from sknoisy._transition.counts import expected_transition
 
@@ -113,8 +115,11 @@ def summarise_annotators(
     if noise is None:
         log_joint = log_joint + _CERTAIN * torch.from_numpy(answers.votes())
     else:
-        log_column = noise.label_log_likelihood(data.labels().to(net.device))
-        log_joint = log_joint + log_column.detach().cpu().double()
+        column = log_column(noise, data.labels().to(net.device), None)
+        log_joint = log_joint + column.detach().cpu().double()
+    known = data.true_labels()
+    if known is not None:
+        log_joint = F.given_true_label(log_joint, known)
     posterior = log_joint.softmax(dim=1).numpy()
     n_answers = answers.answers_of_annotators()
     if counts is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import softmax
 
@@ -19,9 +21,11 @@ from sknoisy._data.folds import stratified_parts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._net.net import SkorchNet
-from sknoisy._training.selection import Candidate, Start, select, select_noise_model, select_start
-from sknoisy._training.stages import TrainingConfig
+from sknoisy._stages.selection import Candidate, Start, select, select_noise_model, select_start
+from sknoisy._stages.stages import TrainingConfig
 from sknoisy._training.trainer import Trainer
+from sknoisy._transition.calibration import without_noise
+from sknoisy._transition.trusted import best_names
 
 _ROWS_OF_A_BLOCK = 1000
 _ROWS_OF_A_BLOCK_PER_CLASS = 10
@@ -44,7 +48,16 @@ class AnnotatorTrainer(Trainer):
     ----------
     net, data, config, rng, progress
         As for `Trainer`, with data that hold answers.
+
+    Attributes
+    ----------
+    names : ndarray of int of shape (n_classes,)
+        Which label most answers name for each true class, as far as checked labels tell.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.names = np.arange(self.data.n_classes)
 
     @property
     def answers(self) -> Answers:
@@ -56,10 +69,19 @@ class AnnotatorTrainer(Trainer):
         """Train plainly, and through matrices, and return what explains unseen answers best."""
         if not isinstance(self.config.transition_init, str):
             return self._compare(self._judged("baseline"), [("array", self._given_start())])
-        alone = [("dawid_skene", self._estimate(None))] if self.answers.counts.max() > 1 else []
+        alone = [self._estimate(None)] if self.answers.counts.max() > 1 else []
         if not self.folds:
-            return Candidate(self._joint_stage, *alone[0]) if alone else Candidate("baseline")
-        return self._compare(self._judged("baseline"), alone, again=True)
+            named = [("dawid_skene", start) for start in alone]
+            return Candidate(self._joint_stage, *named[0]) if named else Candidate("baseline")
+        plain = self._judged("baseline" if self.data.trusted is None else "observed")
+        if self.data.trusted is not None:
+            self.names = best_names(self._trusted_counts(plain) + 1e-3 * np.eye(len(self.names)))
+        named = [
+            ("dawid_skene", start._replace(transitions=start.transitions[:, self.names]))
+            for start in alone
+        ]
+        best = self._compare(plain, named, again=True)
+        return self._judged("baseline") if best.stage == "observed" else best
 
     def _compare(
         self, plain: Candidate, starts: list[tuple[str, AnnotatorNoise]], *, again: bool = False
@@ -69,7 +91,9 @@ class AnnotatorTrainer(Trainer):
         tried = [self._judged(self._joint_stage, *start, before) for start in starts]
         if again:
             best = select_noise_model([plain, *tried])
-            start = "predicted", self._estimate(self._predictions(best))
+            log_proba = self._predictions(best)
+            log_proba = log_proba[:, self.names] if best is plain else log_proba
+            start = "predicted", self._estimate(log_proba)
             tried.append(self._judged(self._joint_stage, *start, before))
         plain.transition = tried[-1].transition
         self.candidates = [plain, *tried] if self.folds else []
@@ -85,14 +109,19 @@ class AnnotatorTrainer(Trainer):
     def _contradicts_answers(self, candidate: Candidate, plain: Candidate) -> bool:
         """Whether its predictions are clearly less often what annotators say than the baseline's.
 
-        Matrices explain answers also where predictions have confused the classes.
+        Matrices explain answers also where predictions have confused the classes. Where checked
+        labels say that most answers are wrong, that is how it should be.
         """
+        if np.any(self.names != np.arange(len(self.names))):
+            return False
         answers, rows = self.answers, self.estimator.unseen
+        rows = rows[answers.counts[rows] > 0]
         agreements = []
         for one in (candidate, plain):
             predicted = self._predictions(one).argmax(axis=1)
             agree = predicted[answers.row] == answers.label
-            agreements.append(np.bincount(answers.row, agree, len(answers)) / answers.counts)
+            n_answers = np.maximum(answers.counts, 1)
+            agreements.append(np.bincount(answers.row, agree, len(answers)) / n_answers)
         gains = (agreements[0] - agreements[1])[rows]
         return bool(gains.mean() < -_ERRORS_OF_MAJORITY * gains.std() / np.sqrt(len(gains)))
 
@@ -113,8 +142,23 @@ class AnnotatorTrainer(Trainer):
             log_likelihood = explained_log_likelihood(
                 self._predictions(candidate), self.answers, self.data.weight, self._parts()
             )
+            self._judge_by_checked(log_likelihood, candidate)
             candidate.judge(log_likelihood, self.data.weight)
         return candidate
+
+    @property
+    def _true_labels(self) -> np.ndarray | None:
+        data = self.data
+        return None if data.trusted is None else data.trusted.true_labels(data.target)
+
+    def _judge_by_checked(self, log_likelihood: np.ndarray, candidate: Candidate) -> None:
+        """Let rows whose label was checked judge by that label, not by the answers."""
+        rows = self.data.rows_trusted
+        rows = rows[~np.isnan(log_likelihood[rows])]
+        if len(rows):
+            labels = self.data.target[rows]
+            fit = without_noise(self._predictions(candidate)[rows], labels)
+            log_likelihood[rows] = fit.log_likelihood
 
     def _parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return rows to estimate matrices from, and rows to judge by, none of them trained on."""
@@ -142,6 +186,7 @@ class AnnotatorTrainer(Trainer):
             annotator_prior=self.config.annotator_prior,
             answer_power=self.config.answer_power,
             held_out=self.folds[0].valid if self.config.hold_out else None,
+            true_label=self._true_labels,
             random_state=self.seed,
         )
 

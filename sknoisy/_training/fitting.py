@@ -12,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
+from sknoisy._stages.selection import ERRORS_OF_NOISE_MODELS
+from sknoisy._stages.stages import TrainingConfig
 from sknoisy._training.annotators import AnnotatorTrainer
 from sknoisy._training.noise_estimates import FEWEST_LABELS
-from sknoisy._training.selection import ERRORS_OF_NOISE_MODELS
-from sknoisy._training.stages import TrainingConfig
 from sknoisy._training.trainer import Trainer
+from sknoisy._training.trusted import TrustedTrainer
 from sknoisy.exceptions import UnreliableFitWarning
 
 _SMALLEST_GAIN = 1e-3
@@ -43,7 +44,9 @@ def train(
         What was tried, and what was chosen.
     """
     net.check_callbacks(held_out=config.hold_out)
-    kind = AnnotatorTrainer if data.learns_from_answers else Trainer
+    checks = data.trusted is not None and config.noise_model is not None
+    kind: type[Trainer] = TrustedTrainer if checks else Trainer
+    kind = AnnotatorTrainer if data.learns_from_answers else kind
     trainer = kind(net, data, config, rng, progress)
     if config.keep_interrupted:
         net.keep_best_epoch()
@@ -122,13 +125,14 @@ def _doubts(
         )
     own = np.diag(transition)
     doubtful = own < transition.max(axis=1)
+    doubtful[data.target[data.rows_trusted]] = False  # checked labels name these classes
     if doubtful.any():
         named = _names(data.classes[doubtful])
         yield (
             f"For the true class {named} another label is likelier than its own: the "
             "classes may have been confused with one another, since labels alone do not "
-            "tell which is which. Look at `transition_matrix_`, and compare with "
-            "noise_model=None."
+            "tell which is which. Look at `transition_matrix_`, compare with noise_model=None, or "
+            "have a few labels of each class checked and pass them as `trusted`."
         )
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
-from sknoisy._training.selection import Start
-from sknoisy._training.stages import TrainingConfig
+from sknoisy._data.trusted import UNKNOWN
+from sknoisy._stages.selection import Start
+from sknoisy._stages.stages import TrainingConfig
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -58,7 +59,7 @@ class NoiseEstimator:
     Attributes
     ----------
     supported : ndarray of bool of shape (n_classes,)
-        Classes with enough observed labels for an estimate of their noise.
+        Classes with enough observed labels for an estimate of their noise, or with checked ones.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class NoiseEstimator:
         self.config = config
         self.folds = folds
         self.seed = seed
-        self.supported = data.label_counts() >= FEWEST_LABELS
+        checked = np.bincount(data.target[data.rows_trusted], minlength=data.n_classes)
+        self.supported = (data.label_counts() >= FEWEST_LABELS) | (checked > 0)
 
     def estimates(self, predict: Predict) -> dict[str, Estimate]:
         """Return the starts of `transition_init` by name, the most cautious first.
@@ -81,20 +83,20 @@ class NoiseEstimator:
         """
         if self.config.transition_init != "cluster" and self.data.n_classes > MANY_CLASSES:
             return {
-                "calibrated": self._estimate(self._seeded(calibrated_start), predict, self.unseen),
+                "calibrated": self.estimate(self._seeded(calibrated_start), predict, self.unseen),
                 "mixture": self._estimate_by_parts(self._seeded(sparse_mixture_start), predict),
             }
         if self.config.hold_out:
             predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         if self.config.transition_init == "cluster":
-            return {"cluster": self._estimate(self._seeded(cluster_start), predict)}
+            return {"cluster": self.estimate(self._seeded(cluster_start), predict)}
         # Of all rows: few held-out ones would make their own labels too likely.
-        simple = self._estimate(self._seeded(calibrated_start), predict)
-        mixture = self._estimate(self._seeded(mixture_start), predict)
+        simple = self.estimate(self._seeded(calibrated_start), predict)
+        mixture = self.estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
         if self.config.hold_out:
-            found["confident"] = self._estimate(confident_start, predict)
-            found["hard"] = self._estimate(hard_start, predict)
+            found["confident"] = self.estimate(confident_start, predict)
+            found["hard"] = self.estimate(hard_start, predict)
         elif self.config.select_noise_model:
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.penalty("mixture", mixture.transition):
@@ -121,14 +123,17 @@ class NoiseEstimator:
         predict : callable
             As for `estimates`.
         """
-        rows = np.flatnonzero(self.supported[self.data.target])
+        rows = self._supported_rows(self.data.rows_observed)
         unseen = np.flatnonzero(np.isin(rows, self.unseen))
-        return self._estimate(partial(recounted_start, unseen=unseen), predict).transition
+        return self.estimate(partial(recounted_start, unseen=unseen), predict).transition
 
     @property
     def unseen(self) -> np.ndarray:
         """Rows that some network was not trained on."""
         return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
+
+    def _supported_rows(self, rows: np.ndarray) -> np.ndarray:
+        return rows[self.supported[self.data.observed[rows]]]
 
     def _seeded(self, start: Callable[..., Any]) -> Callable[..., Any]:
         return partial(start, random_state=self.seed)
@@ -147,7 +152,7 @@ class NoiseEstimator:
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
         return int(np.count_nonzero(free)) / (2 * len(self.data))
 
-    def _estimate(
+    def estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None
     ) -> Estimate:
         """Estimate the noise from the predictions for these rows, or for all that there are."""
@@ -164,7 +169,7 @@ class NoiseEstimator:
         data, classes = self.data, np.flatnonzero(self.supported)
         if rows is None:
             rows = np.arange(len(data)) if self.config.hold_out else self.unseen
-        rows = rows[self.supported[data.target[rows]]]
+        rows = self._supported_rows(rows[data.observed[rows] != UNKNOWN])
 
         def among_classes(part: np.ndarray) -> np.ndarray:
             seen = predict(rows[part])
@@ -175,8 +180,8 @@ class NoiseEstimator:
 
         found = start(
             among_classes,
-            np.searchsorted(classes, data.target[rows]),
-            None if data.weight is None else data.weight[rows],
+            np.searchsorted(classes, data.observed[rows]),
+            data.weight_of(rows),
         )
         found = found if isinstance(found, Estimate) else Estimate(found, np.nan)
         transition = np.eye(data.n_classes)

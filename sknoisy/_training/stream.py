@@ -17,18 +17,18 @@ from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
-from sknoisy._support.labels import as_label_array
-from sknoisy._support.random import draw_seed
-from sknoisy._support.validation import parameter_error
-from sknoisy._training.annotators import AnnotatorStream
-from sknoisy._training.noise_estimates import MANY_CLASSES
-from sknoisy._training.selection import (
+from sknoisy._stages.selection import (
     ERRORS_OF_NOISE_MODELS,
     Candidate,
     select_noise_model,
     select_start,
 )
-from sknoisy._training.stages import TrainingConfig
+from sknoisy._stages.stages import TrainingConfig
+from sknoisy._support.labels import as_label_array
+from sknoisy._support.random import draw_seed
+from sknoisy._support.validation import parameter_error
+from sknoisy._training.annotators import AnnotatorStream
+from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._transition.calibration import sharpen, with_sharpness
 from sknoisy._transition.many_classes import fit_sparse_mixture
 from sknoisy._transition.mixture import label_log_likelihood
@@ -39,6 +39,7 @@ from sknoisy._transition.starts import (
     fit_mixture,
     with_own_label_likeliest,
 )
+from sknoisy._transition.trusted import named_by_counts, trusted_counts
 
 _ROWS_OF_A_BLOCK = 1000
 _ROWS_OF_A_BLOCK_PER_CLASS = 10
@@ -109,6 +110,7 @@ class Stream:
         self.misses = 0
         self.baseline: NoisyLabelModule | None = None
         self.annotators = AnnotatorStream()
+        self.checked: np.ndarray | None = None
 
     def running_prior(self, prior: np.ndarray, n_rows: int) -> np.ndarray:
         """Return the mean clean probability of all rows so far, after that of a chunk."""
@@ -157,7 +159,11 @@ class Stream:
         if not len(net.history):
             return None
         log_proba = net.clean_log_proba(data.dataset()).numpy()
-        block = self.full_block(data.n_classes, log_proba, data.target, _weight(data))
+        self._count_checked(log_proba, data)
+        rows = data.rows_observed
+        block = self.full_block(
+            data.n_classes, log_proba[rows], data.observed[rows], _weight(data)[rows]
+        )
         if block is None:
             return None
         log_proba, target, weight = block
@@ -176,7 +182,25 @@ class Stream:
             return cluster_start(log_proba, target, weight, random_state=seed)
         start = start_from_block(log_proba, target, weight, seed, compare=config.select_noise_model)
         self.misses = 0
-        return start
+        if start is None:
+            return None
+        if self.checked is None:
+            return with_own_label_likeliest(start)
+        return named_by_counts(start, self.checked)
+
+    def _count_checked(self, log_proba: np.ndarray, data: TrainingData) -> None:
+        """Count predictions for checked rows of all chunks, which tell the names of the classes."""
+        if data.trusted is None:
+            return
+        rows = data.rows_trusted
+        counts = trusted_counts(
+            np.exp(log_proba[rows]),
+            data.target[rows],
+            data.observed[rows],
+            data.n_classes,
+            data.weight_of(rows),
+        )
+        self.checked = counts if self.checked is None else self.checked + counts
 
     def try_out(self, net: SkorchNet) -> None:
         """Keep the baseline until the noise layer has proved to explain new rows better."""
@@ -268,7 +292,7 @@ def start_from_block(
     best = select_start(starts, cautious=True)  # half a block is few rows
     if compare and select_noise_model([plain, best]) is plain:
         return None
-    return with_own_label_likeliest(np.asarray(best.transition))
+    return np.asarray(best.transition)
 
 
 def _weight(data: TrainingData) -> np.ndarray:
@@ -290,7 +314,11 @@ def fit_chunk(
         Where the noise layer starts, if it starts with these rows.
     """
     net.check_callbacks(held_out=False)
-    if data.answers is None and isinstance(net.network.noise, AnnotatorTransition):
+    if (
+        data.answers is None
+        and isinstance(net.network.noise, AnnotatorTransition)
+        and len(data.rows_observed)
+    ):
         raise ValueError(
             "`y` must say who gave each label, as in the calls before: pass `annotators`, or a "
             "column for each annotator."

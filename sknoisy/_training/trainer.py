@@ -12,17 +12,18 @@ from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan, summarise
+from sknoisy._stages.em import warn_of_no_convergence
+from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
+from sknoisy._stages.stages import Stages, TrainingConfig
 from sknoisy._support.random import draw_seed
-from sknoisy._training.em import warn_of_no_convergence
 from sknoisy._training.noise_estimates import (
     NoiseEstimator,
     Predict,
     all_but_the_same,
     say_no_noise,
 )
-from sknoisy._training.selection import Candidate, Start, select_noise_model, select_start
-from sknoisy._training.stages import Stages, TrainingConfig
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
+from sknoisy._transition.trusted import trusted_counts
 
 _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
@@ -200,7 +201,10 @@ class Trainer:
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
         """Try the c-model, but not in more folds where it explains less in the first."""
-        candidate = self._candidate("c", best.start, best.transition, best)
+        return self._tried_against(best, self._candidate("c", best.start, best.transition, best))
+
+    def _tried_against(self, best: Candidate, candidate: Candidate) -> list[Candidate]:
+        """Try a candidate, but leave it out if it explains less than another in the first fold."""
         for number in range(len(self.folds)):
             self._train_in(number, candidate)
             not_last = number + 1 < len(self.folds)
@@ -341,6 +345,31 @@ class Trainer:
         check_no_nan(self.net, predicted)
         return predicted.numpy()
 
+    def _trusted_counts(self, observed: Candidate) -> np.ndarray:
+        """Return counts of true against observed classes of the rows whose label was checked.
+
+        Parameters
+        ----------
+        observed : Candidate
+            That knows no checked label.
+        """
+        data, rows = self.data, self.data.rows_trusted
+        return trusted_counts(
+            self._proba_of(observed, rows),
+            data.target[rows],
+            data.observed[rows],
+            data.n_classes,
+            data.weight_of(rows),
+        )
+
+    def _proba_of(self, candidate: Candidate, rows: np.ndarray) -> np.ndarray:
+        """Return the mean of what the networks of all folds predict of some rows."""
+        proba = np.zeros((len(rows), self.data.n_classes))
+        for state in candidate.states:
+            self.stages.restore(state)
+            proba += np.exp(self._predict(rows).astype(np.float64))
+        return proba / len(candidate.states)
+
     def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
         """Return the start under which held-out labels are likeliest after one joint epoch.
 
@@ -360,14 +389,19 @@ class Trainer:
         before: Candidate | None,
         starts: list[tuple[str, Start]],
     ) -> list[tuple[str, Start]]:
-        """Return the start that is clearly ahead after a short joint training, or both of them.
+        """Return the starts that are not clearly behind another after a short joint training.
 
-        The simpler one, if they are all but the same.
+        Of those that are all but the same, the simpler one.
         """
+        distinct: list[tuple[str, Start]] = []
+        for start in starts:
+            if not any(
+                all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
+            ):
+                distinct.append(start)
+        starts = distinct
         if len(starts) == 1 or not self.folds:
             return starts
-        if all_but_the_same(*[np.asarray(transition) for _, transition in starts]):
-            return starts[:1]
         fold = self.folds[0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
@@ -380,10 +414,11 @@ class Trainer:
 
     @staticmethod
     def _not_behind(tried: list[Candidate]) -> list[Candidate]:
-        """Leave out of two candidates the one that the other is clearly ahead of."""
-        if len(tried) == 1:
-            return tried
-        gain, error = tried[1].gain(tried[0])
-        if abs(gain) <= _ERRORS_OF_TRIALS * error:
-            return tried
-        return [tried[int(gain > 0)]]
+        """Leave out the candidates that the best one is clearly ahead of."""
+        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
+
+        def is_behind(candidate: Candidate) -> bool:
+            gain, error = best.gain(candidate)
+            return gain > _ERRORS_OF_TRIALS * error
+
+        return [candidate for candidate in tried if not is_behind(candidate)]

@@ -31,7 +31,8 @@ class NoisyMixture(NamedTuple):
     Attributes
     ----------
     transition : ndarray of shape (true, observed)
-        Rows sum to one; the classes are named so that as many labels are right as can be.
+        Rows sum to one; unless `keep_names` was set, the classes are named so that as many labels
+        are right as can be.
     log_likelihood : float
         Mean over the rows of ``log sum_i p(y=i | s_t) T[i, z_t]``: how well the observed labels
         are told from the scores. (The joint likelihood with the scores would reward a mixture
@@ -59,6 +60,7 @@ def fit_noisy_mixture(
     shrinkage: float = 0.02,
     max_iter: int = 60,
     tol: float = 1e-4,
+    keep_names: bool = False,
 ) -> NoisyMixture:
     """Fit the mixture by EM.
 
@@ -79,6 +81,8 @@ def fit_noisy_mixture(
     max_iter : int, default=60
     tol : float, default=1e-4
         EM stops when no entry of the matrix changes by more.
+    keep_names : bool, default=False
+        Whether the classes have the names of those that EM starts from.
 
     Returns
     -------
@@ -100,7 +104,7 @@ def fit_noisy_mixture(
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
     transition = _normalised(counts, pseudo_count)
-    name = heaviest_diagonal(counts)
+    name = np.arange(n_classes) if keep_names else heaviest_diagonal(counts)
     prior, mean, covariance = moments
     return NoisyMixture(transition[name], log_likelihood, prior[name], mean[name], covariance)
 

@@ -355,6 +355,7 @@ def fit_mixture(
     random_state: int | None = None,
     starts: Sequence[np.ndarray] = (),
     from_clusters: bool = True,
+    keep_names: bool = False,
 ) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
     """Fit the mixture of `mixture_start`.
 
@@ -366,6 +367,8 @@ def fit_mixture(
         Classes of the rows that EM starts from as well.
     from_clusters : bool, default=True
         Whether EM starts from clusters of the predictions as well.
+    keep_names : bool, default=False
+        Whether EM begins with `starts` only, and the classes have their names.
 
     Returns
     -------
@@ -379,11 +382,18 @@ def fit_mixture(
     rows = _capped_rows(len(log_proba), n_classes, random_state)
     some, labels = _floored(log_proba[rows]), target[rows]
     weights = None if weight is None else weight[rows]
-    first = [some.argmax(axis=1), *(classes[rows] for classes in starts)]
-    if from_clusters and len(some) >= _ROWS_PER_CLUSTER * n_classes:
+    first = [classes[rows] for classes in starts]
+    if not keep_names:
+        first.insert(0, some.argmax(axis=1))
+    if from_clusters and not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
         first.append(_fit_clusters(some, weights, random_state).labels_)
     fits = [
-        (fit_noisy_mixture(scores, labels, classes, n_classes, weight=weights), view)
+        (
+            fit_noisy_mixture(
+                scores, labels, classes, n_classes, weight=weights, keep_names=keep_names
+            ),
+            view,
+        )
         for view in (_contrasts, _without_tails)
         for scores in [view(log_proba[rows])]
         for classes in first

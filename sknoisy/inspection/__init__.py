@@ -10,6 +10,7 @@ from sknoisy._review.issues import LabelIssues
 from sknoisy.inspection._answers import AnnotatorQualityDisplay
 from sknoisy.inspection._displays import TrainingCurveDisplay, TransitionMatrixDisplay
 from sknoisy.inspection._label_issues import find_label_issues, label_quality
+from sknoisy.inspection._trusted import next_labels
 from sknoisy.inspection._uncertainty import noise_test, transition_interval
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "apply_corrections",
     "find_label_issues",
     "label_quality",
+    "next_labels",
     "noise_test",
     "transition_interval",
 ]

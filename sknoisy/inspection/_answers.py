@@ -33,7 +33,7 @@ def refuse_probabilities(pred_proba: Any) -> None:
         )
 
 
-class _Judged(NamedTuple):
+class JudgedAnswers(NamedTuple):
     """Answers, and what is known of the true labels.
 
     Attributes
@@ -72,7 +72,7 @@ def answer_quality(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, gro
     ndarray or DataFrame of the shape of y
         NaN where there is no answer.
     """
-    judged = _judge(estimator, X, y, annotators, cv, groups)
+    judged = judge_answers(estimator, X, y, annotators, cv, groups)
     quality = np.full(judged.answered.shape, np.nan)
     quality[judged.answered] = judged.quality
     if hasattr(y, "columns"):
@@ -84,7 +84,7 @@ def find_answer_issues(
     estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any
 ) -> Bunch:
     """Return the answers that are probably wrong, the worst first; see `find_label_issues`."""
-    judged = _judge(estimator, X, y, annotators, cv, groups)
+    judged = judge_answers(estimator, X, y, annotators, cv, groups)
     answers, classes, quality = judged.answers, judged.classes, judged.quality
     count = round(float(np.sum(1.0 - quality)))
     worst = np.argsort(quality, kind="stable")[:count]
@@ -121,7 +121,7 @@ def annotator_intervals(
     Those of the Dirichlet posterior of each row: soft counts of answers, and the prior around the
     matrix of all annotators together.
     """
-    judged = _judge(estimator, X, y, annotators, cv, groups)
+    judged = judge_answers(estimator, X, y, annotators, cv, groups)
     counts = judged.counts
     mean = shrunk_transitions(counts, judged.annotator_prior)
     mass = counts.sum(axis=2, keepdims=True) + judged.annotator_prior
@@ -138,7 +138,9 @@ def annotator_intervals(
     )
 
 
-def _judge(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any) -> _Judged:
+def judge_answers(
+    estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any
+) -> JudgedAnswers:
     """Return answers with posteriors of the true labels.
 
     With `cv` the posterior of a row is that of a clone which was fitted to the answers of others;
@@ -169,7 +171,7 @@ def _judge(estimator: Any, X: Any, y: Any, annotators: Any, cv: Any, groups: Any
             found = classifier.label_posterior(features, unseen[1], annotators=unseen[2])
             posterior[np.ix_(test, at)] = found
     answered = is_answered(y, missing_label)
-    return _Judged(answers, answered, classes, posterior, classifier.annotator_prior_)
+    return JudgedAnswers(answers, answered, classes, posterior, classifier.annotator_prior_)
 
 
 def _fit(estimator: Any, X: Any, y: Any, annotators: Any) -> Any:

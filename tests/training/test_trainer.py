@@ -15,9 +15,9 @@ from sknoisy import NoisyLabelClassifier
 from sknoisy._data.folds import stratified_parts
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.stopping import BestWeights
+from sknoisy._stages.selection import Candidate
+from sknoisy._stages.stages import Stages
 from sknoisy._training import noise_estimates
-from sknoisy._training.selection import Candidate
-from sknoisy._training.stages import Stages
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
 from sknoisy.metrics import transition_matrix_error

@@ -14,6 +14,7 @@ from sknoisy._crowd.annotators import annotator_counts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
+from sknoisy._model.loss import log_column
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._transition.counts import soft_counts
 
@@ -45,7 +46,8 @@ class ClosedFormSteps:
         self.learn_transition = learn_transition
         self.dataset = data.dataset(rows)
         self.labels = data.labels(rows)
-        self.target, weight = data.tensors(rows)
+        self.true_labels = data.true_labels(rows)
+        _, weight = data.tensors(rows)
         self.weight = None if weight is None else weight.numpy()
         self.answers = None
         if data.answers is not None and data.learns_from_answers:
@@ -62,17 +64,18 @@ class ClosedFormSteps:
         """
         net, noise = self.net, self.net.network.noise
         assert noise is not None
-        labels = self.labels.to(net.device)
+        labels, known = self.labels.to(net.device), self.true_labels
         with torch.no_grad():
-            log_column = noise.label_log_likelihood(labels).cpu()
+            column = log_column(noise, labels, known if known is None else known.to(net.device))
+            column = column.cpu()
         log_proba = net.clean_log_proba(self.dataset)
-        posterior, evidence = F.posterior_and_evidence(log_proba + log_column)
+        posterior, evidence = F.posterior_and_evidence(log_proba + column, possible=known is None)
         if self.learn_transition:
-            counts = self._counts(posterior, log_proba, log_column)
+            counts = self._counts(posterior, log_proba, column)
             noise.maximise(counts, net.transition_prior * float(counts.sum()))
         return posterior, float(np.average(evidence.numpy(), weights=self.weight))
 
-    def _counts(self, posterior: Tensor, log_proba: Tensor, log_column: Tensor) -> np.ndarray:
+    def _counts(self, posterior: Tensor, log_proba: Tensor, column: Tensor) -> np.ndarray:
         """Return the soft counts of the M-step.
 
         Several answers count in full, whatever their power: softer posteriors make blurred
@@ -80,11 +83,13 @@ class ClosedFormSteps:
         """
         noise = self.net.network.noise
         if self.answers is None:
-            target = self.target.numpy()
-            return soft_counts(posterior.numpy(), target, self.n_classes, self.weight)
+            labels = self.labels.numpy()
+            seen, weight = labels >= 0, self.weight
+            weight = weight if weight is None else weight[seen]
+            return soft_counts(posterior.numpy()[seen], labels[seen], self.n_classes, weight)
         if isinstance(noise, AnnotatorTransition) and noise.answer_power != 1.0:
-            log_joint = log_proba + log_column / noise.answer_power
-            posterior, _ = F.posterior_and_evidence(log_joint)
+            log_joint = log_proba + column / noise.answer_power
+            posterior, _ = F.posterior_and_evidence(log_joint, possible=False)
         return annotator_counts(posterior.numpy(), self.answers, self.weight)
 
 
@@ -140,7 +145,7 @@ def train_with_matrices(
         As for `SkorchNet.train_stage`.
     """
     steps = ClosedFormSteps(net, data, rows, learn_transition=True)
-    n_batches = -(-len(steps.target) // net.batch_size)
+    n_batches = -(-len(steps.labels) // net.batch_size)
     n_epochs = 0
 
     def before_epoch() -> bool:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sknoisy._training.selection import Candidate, select
+from sknoisy._stages.selection import Candidate, select
 
 NAN = np.nan
 

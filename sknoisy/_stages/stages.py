@@ -17,15 +17,16 @@ from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan
-from sknoisy._training.em import last_change, train_em, train_with_matrices
-from sknoisy._training.selection import Candidate, State
+from sknoisy._stages.em import last_change, train_em, train_with_matrices
+from sknoisy._stages.selection import Candidate, State
 from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.counts import SMALLEST_PROBABILITY
 from sknoisy._transition.starts import confusion_start
 
 _FEWEST_ROWS_TO_WATCH = 1000
 _FEWEST_STEPS_OF_PATIENCE = 40
-_STAGES = ("baseline", "start", "s", "c", "em")
+_STEPS_OF_FEW_ROWS = 100
+_STAGES = ("baseline", "start", "s", "c", "em", "observed", "trusted")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,14 @@ class Stages:
         self.progress = progress
         self.was_cross_fitted = not config.hold_out
         self.generator = torch.Generator()
-        self.held_out = data.dataset(folds[0].valid) if config.hold_out else None
+        self.held_out: ArrayDataset | None = None
+        if config.hold_out:
+            self.watch(folds[0])
         self.fresh = copy.deepcopy(net.network.state_dict())
+
+    def watch(self, fold: Fold) -> None:
+        """Let the rows that a fold holds out end the stages."""
+        self.held_out = self.data.dataset(fold.valid)
 
     def train(
         self, candidate: Candidate, fold: Fold, *, max_epochs: int | None = None, number: int = 0
@@ -108,27 +115,31 @@ class Stages:
         """Train one stage with the noise layer that belongs to it."""
         config, stage = self.config, candidate.stage
         self._reseed(stage, number)
-        if stage == "baseline":
+        rows = fold.train
+        if stage in ("baseline", "observed"):
             self.net.network.noise = None
         elif stage == "c":
             self._attach_feature_noise(keep_weights=candidate.start == "confusion")
         else:
-            self.attach(self._start_of(candidate), learnable=stage != "em")
+            self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
+        if stage == "trusted":
+            rows = self._repeated_trusted_rows(fold)
         common: dict[str, Any] = {
-            "valid": self._watched(fold),
-            "patience": self._patience(fold),
+            "valid": self._watched(fold, as_observed=stage == "observed"),
+            "patience": self._patience(rows),
             "generator": self.generator,
             "progress": self.progress,
         }
         if stage != "em":
             common["max_epochs"] = max_epochs or config.max_epochs
             if stage == "s" and self.data.learns_from_answers and config.learn_transition:
-                return train_with_matrices(self.net, self.data, fold.train, stage, **common)
-            return self.net.train_stage(stage, self.data.dataset(fold.train), **common)
+                return train_with_matrices(self.net, self.data, rows, stage, **common)
+            dataset = self.data.dataset(rows, as_observed=stage == "observed")
+            return self.net.train_stage(stage, dataset, **common)
         end = train_em(
             self.net,
             self.data,
-            fold.train,
+            rows,
             learn_transition=config.learn_transition,
             tol=config.tol,
             max_epochs=max_epochs or config.max_em_iter,
@@ -185,13 +196,22 @@ class Stages:
         row, valid = factors.row.numpy(), np.asarray(fold.valid)
         columns = factors.log_column.numpy()
         if transition is not None:
-            floored = np.maximum(transition, SMALLEST_PROBABILITY)
-            columns = np.log(floored).T[self.data.target[valid]]
+            columns = self._columns(valid, transition)
         weight = None if self.data.weight is None else self.data.weight[valid[row]]
         fit = sharpen(factors.clean_log_proba.numpy(), columns, weight)
         log_likelihood = np.full(len(self.data), np.nan)
         log_likelihood[valid] = np.bincount(row, fit.log_likelihood, minlength=len(valid))
         return log_likelihood
+
+    def _columns(self, rows: np.ndarray, transition: np.ndarray) -> np.ndarray:
+        """Return the log-probability of the label of each row given each true class."""
+        data = self.data
+        columns = np.log(np.maximum(transition, SMALLEST_PROBABILITY)).T[data.observed[rows]]
+        if data.trusted is not None:
+            checked = data.trusted.mask[rows]
+            with np.errstate(divide="ignore"):
+                columns[checked] = np.log(np.eye(data.n_classes))[data.target[rows[checked]]]
+        return columns
 
     def start_over(self) -> None:
         """Give the network the weights that it had before any training."""
@@ -206,21 +226,34 @@ class Stages:
         self.net.network.noise = copy.deepcopy(state[0])
         self.net.network.load_state_dict(state[1])
 
-    def _watched(self, fold: Fold) -> ArrayDataset | None:
+    def _repeated_trusted_rows(self, fold: Fold) -> np.ndarray:
+        """Return the checked rows again and again: few of them would make epochs of a step."""
+        rows = self.data.rows_trusted
+        rows = rows if fold.train is None else np.intersect1d(rows, fold.train)
+        n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
+        return np.tile(rows, -(-n_steps // self._n_steps(rows)))
+
+    def _watched(self, fold: Fold, *, as_observed: bool = False) -> ArrayDataset | None:
         """Return the rows whose likelihood ends a stage: of many, some are enough."""
         if fold.valid is None:
             return None
-        if not self.was_cross_fitted:
+        if not self.was_cross_fitted and not (as_observed and self.data.trusted):
             return self.held_out
-        order = np.random.RandomState(self.seed).permutation(fold.valid)
-        most = max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)
-        return self.data.dataset(np.sort(order[:most]))
+        rows = fold.valid
+        if self.was_cross_fitted:
+            order = np.random.RandomState(self.seed).permutation(rows)
+            rows = np.sort(order[: max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)])
+        return self.data.dataset(rows, as_observed=as_observed)
 
-    def _patience(self, fold: Fold) -> int:
+    def _patience(self, rows: np.ndarray | None) -> int:
         """Return `n_iter_no_change`, and more where an epoch is a few steps only."""
-        n_rows = len(self.data) if fold.train is None else len(fold.train)
-        n_steps = -(-n_rows // self.net.batch_size)
+        n_steps = self._n_steps(rows)
         return max(self.config.n_iter_no_change, -(-_FEWEST_STEPS_OF_PATIENCE // n_steps))
+
+    def _n_steps(self, rows: np.ndarray | None) -> int:
+        """Return how many steps go over some rows, or all."""
+        n_rows = len(self.data) if rows is None else len(rows)
+        return -(-n_rows // self.net.batch_size)
 
     def _reseed(self, stage: str, number: int) -> None:
         """Draw the same order and dropout in a stage, whatever was trained before it."""
@@ -233,10 +266,11 @@ class Stages:
         if candidate.start != "confusion":
             assert candidate.transition is not None
             return candidate.transition
-        log_proba = self.net.clean_log_proba(self.data.dataset())
+        data, rows = self.data, self.data.rows_observed
+        log_proba = self.net.clean_log_proba(data.dataset(rows if data.trusted else None))
         check_no_nan(self.net, log_proba)
         candidate.transition = confusion_start(
-            log_proba.numpy(), self.data.target, self.data.weight
+            log_proba.numpy(), data.observed[rows], data.weight_of(rows)
         )
         return candidate.transition
 

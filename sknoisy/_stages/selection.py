@@ -29,7 +29,8 @@ class Candidate:
     Attributes
     ----------
     stage : str
-        The stage of training that ended with it: "baseline", "s", "c" or "em".
+        The stage of training that ended with it: "baseline", "s", "c" or "em"; "observed" for a
+        baseline that knows no checked label, and "trusted" for one that knows no other.
     start : str or None
         Name of the start of the noise layer.
     transition : ndarray of shape (true, observed), AnnotatorNoise or None
@@ -70,7 +71,8 @@ class Candidate:
     @property
     def noise_model(self) -> str | None:
         """The value of the parameter `noise_model` that it stands for."""
-        return {"baseline": None, "em": "s"}.get(self.stage, self.stage)
+        stands_for = {"baseline": None, "observed": None, "em": "s", "trusted": "s"}
+        return stands_for.get(self.stage, self.stage)
 
     @property
     def chain(self) -> list[Candidate]:

@@ -1,0 +1,1 @@
+"""One stage of training, and what is judged when it has ended."""

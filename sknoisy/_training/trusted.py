@@ -1,0 +1,148 @@
+"""Training where some labels were checked: they name the classes and count the noise."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from sknoisy._data.folds import Fold, held_out_with_checked
+from sknoisy._data.trusted import UNKNOWN
+from sknoisy._stages.selection import Candidate, Start, select, select_noise_model
+from sknoisy._training.noise_estimates import MANY_CLASSES
+from sknoisy._training.trainer import Trainer
+from sknoisy._transition.counts import expected_transition
+from sknoisy._transition.trusted import (
+    explained_counts,
+    named_by_counts,
+    trusted_start,
+)
+
+#: Estimates of which the one that explains the counts of checked rows best is tried.
+_ESTIMATES = ("mixture", "confident", "hard")
+
+#: Standard errors by which checked labels must be predicted otherwise than observed ones.
+_ERRORS_OF_NOISE = 3.0
+
+
+class TrustedTrainer(Trainer):
+    """Train a net on observed labels through a noise layer, and on checked ones without.
+
+    The baseline learns the observed labels alone, so that it has seen no checked label. What it
+    predicts of rows whose label was checked is counted for each true class (gold loss correction
+    [1]_); the counts are a start of the noise layer, and name the classes of the others.
+    All are judged by rows that were held out, the checked ones among them by their true label, and
+    so is a network trained on the checked rows only.
+
+    Parameters
+    ----------
+    net, data, config, rng, progress
+        As for `Trainer`, with data of which some labels were checked.
+
+    References
+    ----------
+    .. [1] D. Hendrycks, M. Mazeika, D. Wilson and K. Gimpel, "Using trusted data to train deep
+       networks on labels corrupted by severe noise", NeurIPS 2018.
+    """
+
+    def _select(self) -> Candidate:
+        """Train plainly, and with noise layers, and return what explains unseen labels best."""
+        observed = self._try("observed")
+        starts = self._starts(observed) if self.folds else []
+        if not starts:
+            return self._plain([])
+        before = observed if self._keeps_baseline(observed) else None
+        tried = self._compete(self._ahead(observed, before, starts), before)
+        best = select(tried, 0.0)
+        others = self._trusted_only(best)
+        compared = [*others, best]
+        if self.config.noise_model == "c":
+            others += self._tried_c(best)
+            compared += others[-1:]
+        self.candidates = [observed, *tried, *others]
+        if self.config.select_noise_model and not self._labels_are_wrong(observed):
+            compared.insert(0, observed)
+        best = select_noise_model(compared) if compared[0] is observed else select(compared, 0.0)
+        return self._plain(self.candidates) if best is observed else best
+
+    def _make_folds(self) -> list[Fold]:
+        """Return the ways to hold rows out, with more of the checked ones where they are few."""
+        if not self.config.hold_out or not self.config.learn_transition:
+            return super()._make_folds()
+        return [held_out_with_checked(self.data, self.config.validation_fraction, self.seed)]
+
+    def _finish(self, chosen: Candidate) -> None:
+        """Give the net what was chosen, trained once more with the checked rows that judged it."""
+        if self.config.hold_out and self.config.learn_transition:
+            (fold,) = self.folds
+            train, valid = np.asarray(fold.train), np.asarray(fold.valid)
+            checked = valid[np.isin(valid, self.data.rows_trusted)]
+            if 0 < len(checked) < len(valid):
+                all_checked = Fold(np.union1d(train, checked), np.setdiff1d(valid, checked))
+                self.stages.watch(all_checked)
+                self.stages.start_over()
+                for part in chosen.chain:
+                    self.stages.train(part, all_checked)
+                chosen.states[0] = self.stages.state()
+        super()._finish(chosen)
+
+    def _plain(self, candidates: list[Candidate]) -> Candidate:
+        """Return a network trained on all labels as if none were wrong."""
+        plain = self._try("baseline")
+        self.candidates = [plain, *candidates] if self.folds else []
+        return plain
+
+    def _trusted_only(self, best: Candidate) -> list[Candidate]:
+        """Train on checked rows only, and explain other labels through a matrix found before."""
+        self.stages.restore(best.states[0])
+        noise = self.net.network.noise
+        assert noise is not None
+        candidate = self._candidate("trusted", "trusted_only", noise.matrix(), None)
+        return self._tried_against(best, candidate)
+
+    def _labels_are_wrong(self, observed: Candidate) -> bool:
+        """Whether checked labels are predicted clearly better, or worse, than observed ones.
+
+        By a network that has learned observed labels only, and has seen neither of them. Without
+        noise they would be the same.
+        """
+        data = self.data
+        log_proba, seen = self._predictor(observed), self.estimator.unseen
+        seen = seen[data.observed[seen] != UNKNOWN]
+        checked = data.rows_trusted
+        samples = [
+            (log_proba(seen), data.observed[seen]),
+            (np.log(self._proba_of(observed, checked)), data.target[checked]),
+        ]
+        mean, variance = zip(
+            *[
+                (right.mean(), right.var() / len(right))
+                for predicted, labels in samples
+                for right in [predicted.argmax(axis=1) == labels]
+            ],
+            strict=True,
+        )
+        smallest = 1.0 / len(checked) ** 2  # of a sample in which all are right
+        error = np.sqrt(sum(variance) + smallest)
+        return bool(abs(mean[0] - mean[1]) > _ERRORS_OF_NOISE * error)
+
+    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
+        if not isinstance(self.config.transition_init, str):
+            return super()._starts(plain)
+        if self.config.transition_init == "confusion":
+            return super()._starts(plain)
+        counts = self._trusted_counts(plain)
+        estimator, predict = self.estimator, self._predictor(plain)
+        matrices = {
+            name: named_by_counts(estimate.transition, counts)
+            for name, estimate in estimator.estimates(predict).items()
+        }
+        if self.data.n_classes <= MANY_CLASSES:
+            among = counts[np.ix_(estimator.supported, estimator.supported)]
+            start = partial(trusted_start, counts=among, random_state=self.seed)
+            matrices["trusted"] = estimator.estimate(start, predict).transition
+        matrices["counted"] = expected_transition(counts)
+        others = [name for name in matrices if name in _ESTIMATES]
+        best = max(others, key=lambda name: explained_counts(matrices[name], counts), default=None)
+        left_out = {name for name in others if name != best}
+        return [(name, matrix) for name, matrix in matrices.items() if name not in left_out]

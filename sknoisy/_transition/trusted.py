@@ -1,0 +1,141 @@
+"""Transition matrices counted on rows whose label was checked."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from sknoisy._support.validation import FloatArray
+from sknoisy._transition.counts import expected_transition, floored
+from sknoisy._transition.mixture import recount
+from sknoisy._transition.starts import Estimate, fit_mixture
+
+_SPREAD = 0.02
+
+
+def trusted_counts(
+    proba: FloatArray,
+    true_label: np.ndarray,
+    observed: np.ndarray,
+    n_classes: int,
+    weight: np.ndarray | None = None,
+) -> FloatArray:
+    """Count true against observed classes of rows whose label was checked.
+
+    The observed label counts where it is known. Elsewhere what a network predicts of it stands
+    for it, a network that was trained on observed labels alone (gold loss correction; D. Hendrycks
+    et al., "Using trusted data to train deep networks on labels corrupted by severe noise",
+    NeurIPS 2018).
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n_trusted, observed)
+        Predicted probabilities of the observed label.
+    true_label : ndarray of shape (n_trusted,)
+        Encoded.
+    observed : ndarray of shape (n_trusted,)
+        Encoded observed label, -1 where it is not known.
+    n_classes : int
+    weight : ndarray of shape (n_trusted,), default=None
+        Sample weights.
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    labels = np.where((observed >= 0)[:, None], np.eye(n_classes)[observed], proba)
+    if weight is not None:
+        labels = labels * weight[:, None]
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, true_label, labels)
+    return counts
+
+
+def trusted_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    counts: FloatArray,
+    random_state: int | None = None,
+) -> Estimate:
+    """Return the matrix of a mixture that begins with the counts of rows whose label was checked.
+
+    A few checked rows of a class say which predictions belong to it, and little of how often it
+    gets each label. So each row goes to the class whose counts are most like what is predicted of
+    its label, and from there `fit_noisy_mixture` learns from all rows.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, observed)
+        What a network predicts of the observed labels of rows that it was not trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    counts : ndarray of shape (true, observed)
+        From `trusted_counts`.
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    Estimate
+    """
+    roots = np.sqrt(expected_transition(counts))  # Hellinger's affinity of distributions
+    nearest = (np.exp(0.5 * log_proba) @ roots.T).argmax(axis=1)
+    mixture, view, used = fit_mixture(
+        log_proba,
+        target,
+        weight,
+        random_state=random_state,
+        starts=[nearest],
+        keep_names=True,
+    )
+    transition = mixture.transition
+    if used < len(log_proba):
+        transition = recount(mixture, view(log_proba), target, weight=weight)
+    return Estimate(transition, mixture.log_likelihood)
+
+
+def explained_counts(transition: FloatArray, counts: FloatArray) -> float:
+    """Return the log-likelihood of counts under a matrix that was not estimated from them.
+
+    One in fifty labels is spread evenly, so that no single one decides.
+
+    Parameters
+    ----------
+    transition, counts : ndarray of shape (true, observed)
+    """
+    spread = (1.0 - _SPREAD) * transition + _SPREAD / len(transition)
+    return float(np.sum(counts * np.log(spread)))
+
+
+def named_by_counts(transition: FloatArray, counts: FloatArray) -> FloatArray:
+    """Order the rows of a matrix so that it explains counts of named classes best.
+
+    Parameters
+    ----------
+    transition : ndarray of shape (true, observed)
+        Of classes whose names are not known.
+    counts : ndarray of shape (true, observed)
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    gain = counts @ np.log(floored(transition, 1e-3)).T
+    # Where nothing was counted, a class keeps its name.
+    return transition[best_names(gain + 1e-3 * np.eye(len(transition)) * transition)]
+
+
+def best_names(gain: FloatArray) -> np.ndarray:
+    """Return which class to give each name, so that the sum of the gains is the largest.
+
+    Parameters
+    ----------
+    gain : ndarray of shape (names, classes)
+
+    Returns
+    -------
+    ndarray of int of shape (names,)
+    """
+    return np.asarray(linear_sum_assignment(-gain)[1])
