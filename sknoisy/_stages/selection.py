@@ -54,6 +54,8 @@ class Candidate:
         What was trained in each fold.
     last_change : float or None
         Of the log-likelihood, when EM ran out of iterations.
+    trusted_weight : int
+        How often a row whose label was checked is trained on in an epoch.
     """
 
     stage: str
@@ -67,6 +69,7 @@ class Candidate:
     epochs: list[int] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     last_change: float | None = None
+    trusted_weight: int = 1
 
     @property
     def noise_model(self) -> str | None:
@@ -106,6 +109,7 @@ class Candidate:
             "log_likelihood": float(np.mean(self.weight * self.log_likelihood)),
             "gain": gain,
             "standard_error": error,
+            **({"trusted_weight": self.trusted_weight} if self.trusted_weight > 1 else {}),
         }
 
 

@@ -123,7 +123,12 @@ class Stages:
         else:
             self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
         if stage == "trusted":
-            rows = self._repeated_trusted_rows(fold)
+            rows = self._checked_rows(fold)
+            n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
+            rows = np.tile(rows, -(-n_steps // self._n_steps(rows)))
+        elif candidate.trusted_weight > 1:
+            more = np.tile(self._checked_rows(fold), candidate.trusted_weight - 1)
+            rows = np.concatenate([np.arange(len(self.data)) if rows is None else rows, more])
         common: dict[str, Any] = {
             "valid": self._watched(fold, as_observed=stage == "observed"),
             "patience": self._patience(rows),
@@ -226,12 +231,10 @@ class Stages:
         self.net.network.noise = copy.deepcopy(state[0])
         self.net.network.load_state_dict(state[1])
 
-    def _repeated_trusted_rows(self, fold: Fold) -> np.ndarray:
-        """Return the checked rows again and again: few of them would make epochs of a step."""
+    def _checked_rows(self, fold: Fold) -> np.ndarray:
+        """Return the rows to train on whose label was checked."""
         rows = self.data.rows_trusted
-        rows = rows if fold.train is None else np.intersect1d(rows, fold.train)
-        n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
-        return np.tile(rows, -(-n_steps // self._n_steps(rows)))
+        return rows if fold.train is None else np.intersect1d(rows, fold.train)
 
     def _watched(self, fold: Fold, *, as_observed: bool = False) -> ArrayDataset | None:
         """Return the rows whose likelihood ends a stage: of many, some are enough."""

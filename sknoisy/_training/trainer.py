@@ -201,7 +201,9 @@ class Trainer:
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
         """Try the c-model, but not in more folds where it explains less in the first."""
-        return self._tried_against(best, self._candidate("c", best.start, best.transition, best))
+        candidate = self._candidate("c", best.start, best.transition, best)
+        candidate.trusted_weight = best.trusted_weight
+        return self._tried_against(best, candidate)
 
     def _tried_against(self, best: Candidate, candidate: Candidate) -> list[Candidate]:
         """Try a candidate, but leave it out if it explains less than another in the first fold."""

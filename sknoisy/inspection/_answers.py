@@ -25,11 +25,11 @@ from sknoisy.inspection._cross_fitting import partition
 
 
 def refuse_probabilities(pred_proba: Any) -> None:
-    """Refuse probabilities, which know one label a row only."""
+    """Refuse probabilities, which know one observed label a row and nothing else."""
     if pred_proba is not None:
         raise ValueError(
-            "`pred_proba` needs one observed label a row; got several answers, which are judged by "
-            "a NoisyLabelClassifier that learned from answers."
+            "`pred_proba` needs one observed label a row; several answers, and checked labels, are "
+            "judged by a NoisyLabelClassifier."
         )
 
 

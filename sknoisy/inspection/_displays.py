@@ -20,7 +20,13 @@ _MOST_WITH_VALUES = 15
 _MOST_TICKS = 25
 _TICK_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-_STAGE_NAMES = {"s": "s-model", "c": "c-model", "em": "EM"}
+_STAGE_NAMES = {
+    "s": "s-model",
+    "c": "c-model",
+    "em": "EM",
+    "observed": "observed labels",
+    "trusted": "checked labels",
+}
 
 
 class TransitionMatrixDisplay:

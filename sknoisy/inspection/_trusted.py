@@ -22,7 +22,7 @@ from sknoisy._transition.counts import expected_transition, floored
 from sknoisy._transition.trusted import trusted_counts
 from sknoisy.inspection._answers import judge_answers, refuse_probabilities
 from sknoisy.inspection._cross_fitting import NEEDED, always_with_noise_model, best_of_search
-from sknoisy.inspection._evidence import weigh_labels
+from sknoisy.inspection._evidence import has_noise_model, weigh_labels
 
 _N_DRAWS = 999
 _ELEMENTS_AT_ONCE = 2**22
@@ -191,6 +191,11 @@ def compare_with_trusted(
 ) -> Bunch:
     """Test whether a matrix learned without checked labels agrees with them; see `noise_test`."""
     labels, _ = validation.check_rows_and_labels(X, y)
+    if not has_noise_model(estimator):
+        raise TypeError(
+            "A test against checked labels needs the noise model of a NoisyLabelClassifier; got "
+            f"{type(estimator).__name__}."
+        )
     estimator = best_of_search(estimator, X, labels)
     classifier = unwrap_unfitted(estimator, NEEDED)
     mask = check_trusted(trusted, labels, len(labels))

@@ -46,6 +46,7 @@ from sknoisy.inspection._evidence import (
     fit_to_probabilities,
     has_noise_model,
 )
+from sknoisy.inspection._trusted import compare_with_trusted
 
 #: Hardly any: added labels would draw the estimate away from the middle of the interval.
 _PSEUDO_COUNT = 0.1
@@ -217,11 +218,17 @@ def noise_test(
     pred_proba: ArrayLike | None = None,
     classes: ArrayLike | None = None,
     n_jobs: int | None = None,
+    trusted: ArrayLike | None = None,
+    noisy_label: ArrayLike | None = None,
+    random_state: Any = 0,
 ) -> Bunch:
-    r"""Test whether there is label noise at all.
+    r"""Test whether there is label noise at all, or whether checked labels agree with a matrix.
 
     The observed labels of rows held out are predicted with a noise model and without one. The null
     hypothesis is that the noise model makes them no likelier.
+
+    With `trusted` the question is another one: whether the matrix that is learned without any
+    checked label is compatible with the checked labels.
 
     Parameters
     ----------
@@ -243,11 +250,33 @@ def noise_test(
         Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
         How many folds are fitted at a time.
+    trusted : array-like of bool of shape (n_samples,), default=None
+        Rows whose label was checked: `y` holds the true label there. Only for a
+        `NoisyLabelClassifier`, in a pipeline or a search or not; `cv` and `groups` have no part.
+    noisy_label : array-like of shape (n_samples,), default=None
+        What was observed of the checked rows before, where that is known, as in
+        `NoisyLabelClassifier.fit`.
+    random_state : int, RandomState instance or None, default=0
+        Of the draws of the test with `trusted`.
 
     Returns
     -------
     Bunch
-        With the attributes
+        With `trusted`, the attributes
+
+        pvalue : float
+            Small if the learned matrix and the checked labels do not agree.
+        statistic : float
+            Twice the log-likelihood ratio of the counts of checked rows.
+        transition_matrix : ndarray of shape (n_classes, n_classes)
+            Learned from the rows that were not checked.
+        counted_transition : ndarray of shape (n_classes, n_classes)
+            Counted on the checked rows; the identity for classes without any.
+        n_trusted : ndarray of shape (n_classes,)
+            How many rows of each class were checked.
+        classes : ndarray of shape (n_classes,)
+
+        Otherwise the attributes
 
         pvalue : float
             One-sided: small if there is noise.
@@ -289,6 +318,14 @@ def noise_test(
     labels of unseen rows best (see `label_quality`), and the two ways to be without are their
     probabilities, sharpened, and a linear layer on their logarithms.
 
+    With `trusted`, a clone is fitted to the other rows. Checked rows are counted by true class and
+    observed label, for which stands what the clone predicts where it is not known. The likelihood
+    ratio of these counts against the learned matrix is compared with 999 draws of it under the
+    hypothesis that the matrix is right: observed labels are drawn by the matrix, whose own
+    uncertainty is that of a Dirichlet distribution, and true labels of rows without an observed
+    label as they are predicted, after sharpening. Two classes that were confused with one another
+    are found by it.
+
     Noise is told from classes that overlap by its being the same wherever a class is. A large
     p-value does not say that all labels are right: rows may be too few, and wrong labels that
     follow the features are learned by every network.
@@ -305,6 +342,9 @@ def noise_test(
     >>> bool(noise_test(NoisyLabelClassifier(random_state=0), X, y_observed, cv=2).pvalue < 0.01)
     True
     """
+    if trusted is not None:
+        refuse_probabilities(pred_proba)
+        return compare_with_trusted(estimator, X, y, trusted, noisy_label, random_state)
     labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
     if pred_proba is None and has_noise_model(estimator):
         rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
