@@ -120,20 +120,20 @@ class TrainingData:
         rows : ndarray of int, default=None
             None is all rows.
         as_observed : bool, default=False
-            Whether the labels are the observed ones, of the rows that have one, as if nothing had
-            been checked.
+            Whether rows whose label was checked are left out.
         **extras : Tensor of shape (n_samples, ...)
         """
         if self.weight is not None:
             extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
         if as_observed and self.trusted is not None:
-            rows = self.rows_observed if rows is None else rows[self.observed[rows] != UNKNOWN]
+            rows = np.arange(len(self)) if rows is None else rows
+            rows = rows[~self.trusted.mask[rows]]
         elif self.trusted is not None:
             extras["true_label"] = torch.from_numpy(self.trusted.true_labels(self.target))
             extras["observed_label"] = torch.from_numpy(self.observed)
         return ArrayDataset(
             self.X,
-            self.observed if as_observed else self.target,
+            self.target,
             rows=rows,
             dtype=self.dtype,
             keep_sparse=self.keep_sparse,

@@ -193,13 +193,7 @@ class Stream:
         if data.trusted is None:
             return
         rows = data.rows_trusted
-        counts = trusted_counts(
-            np.exp(log_proba[rows]),
-            data.target[rows],
-            data.observed[rows],
-            data.n_classes,
-            data.weight_of(rows),
-        )
+        counts = trusted_counts(np.exp(log_proba[rows]), data.target[rows], data.weight_of(rows))
         self.checked = counts if self.checked is None else self.checked + counts
 
     def try_out(self, net: SkorchNet) -> None:

@@ -356,13 +356,8 @@ class Trainer:
             That knows no checked label.
         """
         data, rows = self.data, self.data.rows_trusted
-        return trusted_counts(
-            self._proba_of(observed, rows),
-            data.target[rows],
-            data.observed[rows],
-            data.n_classes,
-            data.weight_of(rows),
-        )
+        proba = self._proba_of(observed, rows)
+        return trusted_counts(proba, data.target[rows], data.weight_of(rows))
 
     def _proba_of(self, candidate: Candidate, rows: np.ndarray) -> np.ndarray:
         """Return the mean of what the networks of all folds predict of some rows."""

@@ -21,8 +21,8 @@ from sknoisy._transition.trusted import (
 #: Estimates of which the one that explains the counts of checked rows best is tried.
 _ESTIMATES = ("mixture", "confident", "hard")
 
-#: Rows that were checked, for each of the others, where they are trained on more often.
-_SHARE_OF_CHECKED = 0.1
+#: Checked rows for each of the others, where they are trained on more often.
+_SHARES_OF_CHECKED = (0.1, 0.5)
 
 #: Standard errors by which checked labels must be predicted otherwise than observed ones.
 _ERRORS_OF_NOISE = 3.0
@@ -105,17 +105,23 @@ class TrustedTrainer(Trainer):
         return self._tried_against(best, candidate)
 
     def _tried_heavier(self, best: Candidate) -> list[Candidate]:
-        """Train with few checked rows more often than others, so that they are a tenth of all.
+        """Train with few checked rows more often than others, as long as that helps.
 
         Where two classes have all but the same noise, checked rows alone tell them apart.
         """
+        tried: list[Candidate] = []
         n_checked, n_rows = len(self.data.rows_trusted), len(self.data)
-        weight = round(_SHARE_OF_CHECKED * (n_rows - n_checked) / n_checked)
-        if weight < 2:
-            return []
-        heavier = self._candidate(best.stage, best.start, best.transition, best.before)
-        heavier.trusted_weight = weight
-        return self._tried_against(best, heavier)
+        for share in _SHARES_OF_CHECKED:
+            weight = round(share * (n_rows - n_checked) / n_checked)
+            if weight < 2:
+                continue
+            heavier = self._candidate(best.stage, best.start, best.transition, best.before)
+            heavier.trusted_weight = weight
+            tried += self._tried_against(best, heavier)
+            if heavier.gain(best)[0] <= 0:
+                break
+            best = heavier
+        return tried
 
     def _labels_are_wrong(self, observed: Candidate) -> bool:
         """Whether checked labels are predicted clearly better, or worse, than observed ones.

@@ -14,28 +14,21 @@ _SPREAD = 0.02
 
 
 def trusted_counts(
-    proba: FloatArray,
-    true_label: np.ndarray,
-    observed: np.ndarray,
-    n_classes: int,
-    weight: np.ndarray | None = None,
+    proba: FloatArray, true_label: np.ndarray, weight: np.ndarray | None = None
 ) -> FloatArray:
     """Count true against observed classes of rows whose label was checked.
 
-    The observed label counts where it is known. Elsewhere what a network predicts of it stands
-    for it, a network that was trained on observed labels alone (gold loss correction; D. Hendrycks
-    et al., "Using trusted data to train deep networks on labels corrupted by severe noise",
-    NeurIPS 2018).
+    What a network predicts of the observed label stands for it, a network that was trained on
+    observed labels alone (gold loss correction; D. Hendrycks et al., "Using trusted data to train
+    deep networks on labels corrupted by severe noise", NeurIPS 2018). The observed labels
+    themselves would not do where rows were chosen to be checked because they look wrong.
 
     Parameters
     ----------
     proba : ndarray of shape (n_trusted, observed)
-        Predicted probabilities of the observed label.
+        Probabilities of the observed label.
     true_label : ndarray of shape (n_trusted,)
         Encoded.
-    observed : ndarray of shape (n_trusted,)
-        Encoded observed label, -1 where it is not known.
-    n_classes : int
     weight : ndarray of shape (n_trusted,), default=None
         Sample weights.
 
@@ -43,11 +36,8 @@ def trusted_counts(
     -------
     ndarray of shape (true, observed)
     """
-    labels = np.where((observed >= 0)[:, None], np.eye(n_classes)[observed], proba)
-    if weight is not None:
-        labels = labels * weight[:, None]
-    counts = np.zeros((n_classes, n_classes))
-    np.add.at(counts, true_label, labels)
+    counts = np.zeros((proba.shape[1], proba.shape[1]))
+    np.add.at(counts, true_label, proba if weight is None else proba * weight[:, None])
     return counts
 
 

@@ -219,7 +219,7 @@ def compare_with_trusted(
     transition = floored(classifier.transition_matrix_)
     log_proba = sharpened_with_any_names(classifier.predict_log_proba(features), true_label)
     proba = classifier.predict_noisy_proba(features)
-    counts = trusted_counts(proba, true_label, known, len(names))
+    counts = _counts(proba, true_label, known)
     statistic = _deviance(counts, transition)
     n_rows = classifier.class_prior_ * len(others)
     drawn = _drawn_deviances(
@@ -245,6 +245,12 @@ def sharpened_with_any_names(log_proba: FloatArray, true_label: np.ndarray) -> F
     column[name] = predicted
     sharpness = without_noise(log_proba[:, column], true_label).sharpness
     return raise_to(log_proba, sharpness)
+
+
+def _counts(proba: FloatArray, true_label: np.ndarray, known: np.ndarray) -> FloatArray:
+    """Count true classes against observed labels where they are known, else against predictions."""
+    labels = np.where((known >= 0)[:, None], np.eye(proba.shape[1])[known], proba)
+    return trusted_counts(labels, true_label)
 
 
 def _deviance(counts: FloatArray, transition: FloatArray) -> float:
@@ -284,6 +290,6 @@ def _drawn_deviances(
         labels = np.where(seen, true_label, np.minimum(labels, n_classes - 1))
         noisy = (matrix.cumsum(axis=1)[labels] < rng.uniform(size=(len(proba), 1))).sum(axis=1)
         observed = np.where(seen, np.minimum(noisy, n_classes - 1), UNKNOWN)
-        counts = trusted_counts(noisy_proba, labels, observed, n_classes)
+        counts = _counts(noisy_proba, labels, observed)
         deviances[number] = _deviance(counts, transition)
     return deviances
