@@ -23,13 +23,14 @@ from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._net.net import SkorchNet
 from sknoisy._support import validation
 from sknoisy._support.memory import check_memory
+from sknoisy._support.meta_estimators import DocumentationLinkMixin
 from sknoisy._support.random import note_computation
 from sknoisy._support.torch_state import plain_torch
 
 _ELEMENTS_AT_ONCE = 2**22
 
 
-class PredictionMixin:
+class PredictionMixin(DocumentationLinkMixin):
     """The predictions of an estimator that holds a fitted net."""
 
     net_: SkorchNet

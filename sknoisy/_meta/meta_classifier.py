@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     has_fit_parameter,
 )
 
+from sknoisy._support.meta_estimators import DocumentationLinkMixin
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.calibration import recalibrate
 from sknoisy._transition.noise_models import NoiseFit, fit_noise_model
@@ -47,7 +48,9 @@ def _has(method: str) -> Any:
     return check
 
 
-class NoisyLabelMetaClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class NoisyLabelMetaClassifier(
+    DocumentationLinkMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Fit any classifier to noisy labels, weighted by the posterior of the true ones.
 
     The classifier is cross-fitted to the observed labels. A noise model, chosen by the likelihood
