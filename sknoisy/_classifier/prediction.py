@@ -159,8 +159,8 @@ class PredictionMixin(DocumentationLinkMixin):
             Observed labels, all of them seen in fit. Several answers a row as in `fit`; a row
             without any has the predicted probabilities.
         annotators : array-like of the shape of y, default=None
-            Who gave each answer, as in `fit`. Of annotators that were not there in fit the mean
-            matrix is taken.
+            Who gave each answer, as in `fit`. For annotators that were not present in fit, the mean
+            matrix is used.
 
         Returns
         -------
