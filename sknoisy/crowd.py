@@ -286,7 +286,7 @@ def krippendorff_alpha(
     answers, _ = _checked(y, annotators, missing_label)
     votes = answers.votes()[answers.counts >= 2]
     if not len(votes):
-        raise ValueError("`y` must hold two answers for some item, to say whether they agree.")
+        raise ValueError("`y` must hold at least two answers for some item, to measure agreement.")
     sizes, of_class = votes.sum(axis=1), votes.sum(axis=0)
     observed = float(((sizes**2 - (votes**2).sum(axis=1)) / (sizes - 1.0)).sum())
     expected = float((sizes.sum() ** 2 - (of_class**2).sum()) / (sizes.sum() - 1.0))

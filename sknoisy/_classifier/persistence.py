@@ -239,8 +239,8 @@ def _content(io: ModuleType, model: Any) -> bytes:
         raise ValueError(
             "`model` must be made of what can be loaded again: numbers, strings, arrays, modules, "
             f"and classes and functions that can be imported{culprits if named else ''} "
-            f"({type(error).__name__}: {error}). In the place of a lambda or of something that was "
-            "defined inside a function, pass one that stands in a module."
+            f"({type(error).__name__}: {error}). Replace lambdas, and whatever was "
+            "defined inside a function, by something that is defined in a module."
         ) from error
     return content
 

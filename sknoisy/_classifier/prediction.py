@@ -282,7 +282,7 @@ class PredictionMixin(DocumentationLinkMixin):
 def _without_nan(log_proba: Tensor) -> Tensor:
     if log_proba.sum().isnan():
         raise ValueError(
-            "The network gives NaN for some rows of X: their values are too large for it. Scale X "
+            "The network returns NaN for some rows of X: their values are too large. Scale X "
             "as in fit."
         )
     return log_proba
