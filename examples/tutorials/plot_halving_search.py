@@ -109,9 +109,10 @@ plt.show()
 #
 #
 #     def objective(trial):
+#         width = trial.suggest_int("width", 16, 128, log=True)
 #         classifier = NoisyLabelClassifier(
 #             noise_model=trial.suggest_categorical("noise_model", [None, "s"]),
-#             hidden_layer_sizes=(trial.suggest_int("width", 16, 128),),
+#             hidden_layer_sizes=(width,),
 #             lr=trial.suggest_float("lr", 1e-4, 1e-2, log=True),
 #             random_state=0,
 #         )
