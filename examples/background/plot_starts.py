@@ -58,8 +58,8 @@ for name, values in scores.items():
     ]
     print(
         f"{name:13} clean test accuracy {np.mean(values):.3f} "
-        f"+- {np.std(values):.3f}, matrix error at the start {errors[0]:.3f}, "
-        f"at the end {errors[1]:.3f} (seed 0)"
+        f"+- {np.std(values):.3f}, matrix error "
+        f"{errors[0]:.3f} at the start, {errors[1]:.3f} at the end"
     )
 
 # %%

@@ -12,6 +12,8 @@ the other. Both choose by the likelihood of held-out noisy labels.
 # Digits with 35 % wrong labels. The plain network, ``noise_model=None``, is a
 # candidate too.
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -19,6 +21,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import HalvingGridSearchCV, train_test_split
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.metrics import noisy_log_likelihood_scorer
 from sknoisy.noise import corrupt_labels, pair_transition
 
@@ -54,7 +57,9 @@ search = HalvingGridSearchCV(
     cv=2,
     random_state=0,
 )
-search.fit(X, y_observed)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UnreliableFitWarning)
+    search.fit(X, y_observed)
 results = search.cv_results_
 for iteration, epochs in enumerate(search.n_resources_):
     print(f"{search.n_candidates_[iteration]} candidates with {epochs} epochs")

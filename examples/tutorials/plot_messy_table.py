@@ -28,7 +28,7 @@ from sknoisy.noise import corrupt_labels, pair_transition
 folder = Path(mkdtemp())
 plans = np.array(["basic", "family", "premium"])
 rng = np.random.default_rng(0)
-n_rows = 1500
+n_rows = 1300
 code = rng.integers(3, size=n_rows)
 truth = plans[code]
 regions = np.array(["north", "south", "west", "east"])
@@ -85,7 +85,7 @@ model = make_pipeline(columns, NoisyLabelClassifier(random_state=0))
 
 issues = find_label_issues(model, X, y, cv=3)
 print(issues)
-print(issues.frame.head().to_string())
+print(issues.frame.iloc[:5, :5].to_string())
 
 # %%
 # Is the list any good?
@@ -119,7 +119,7 @@ print(f"wrong labels after:  {(y_reviewed != truth).mean():.1%}")
 # %%
 # Train
 # -----
-# Three ways to use the table, judged by the true plans of 500 new customers:
+# Three ways to use the table, judged by the true plans of 300 new customers:
 # believe the labels, model the noise, or train after the review. Here
 # modelling the noise is as good as reviewing every suspicious row. A review
 # pays off where the labels themselves are used again.
@@ -150,7 +150,7 @@ figure, (left, right) = plt.subplots(
 )
 left.bar(list(scores), scores.values(), color=["0.55", "#0072B2", "#56B4E9"])
 left.set(
-    ylim=(0, 1), ylabel="accuracy on true labels", title="500 new customers"
+    ylim=(0, 1), ylabel="accuracy on true labels", title="300 new customers"
 )
 TransitionMatrixDisplay.from_matrix(matrix, display_labels=plans, ax=right)
 right.set_title("Estimated noise")
