@@ -193,7 +193,7 @@ def draw_chart():
         ("Keep a classifier\nof your own?", "find_label_issues,\nNoisyLabelMetaClassifier"),
         ("Noise depends on the\nfeatures, many rows?", 'compare noise_model="c"\nwith "s"'),
         ("More than 100 classes\nwith the c-model?", "n_noise_targets=5"),
-        ("Some clean labels?", "use them to compare with\nnoise_model=None"),
+        ("Some labels checked?", "fit(X, y, trusted=checked);\nkeep some as a test set"),
     ]
     figure, axes = plt.subplots(figsize=(4.8, 8.6), layout="constrained")
     axes.set(xlim=(0, 10), ylim=(-0.1, len(steps) + 0.75))

@@ -276,6 +276,7 @@ def noise_test(
         n_trusted : ndarray of shape (n_classes,)
             How many rows of each class were checked.
         classes : ndarray of shape (n_classes,)
+            Classes of rows and columns.
 
         Otherwise the attributes
 
