@@ -115,7 +115,7 @@ html_sidebars = {
     page: []
     for page in (
         "index", "install", "quickstart", "decision_chart", "faq", "benchmarks", "paper",
-        "glossary", "whats_new",
+        "glossary", "trust", "whats_new",
     )
 }  # fmt: skip
 
