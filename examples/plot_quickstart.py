@@ -2,10 +2,10 @@
 Quick start: digits with 40 % wrong labels
 ==========================================
 
-Forty percent of the training digits get the label of the next digit. A plain network believes
-them; the same network under a noise layer finds out how the labels went wrong, and predicts the
-digits. No clean label is used in training. Runs in a few seconds, with data that scikit-learn
-brings::
+Forty per cent of the training digits carry the label of the next digit. A
+plain network believes them. The same network under a noise layer estimates how
+the labels went wrong, and predicts the true digits. Training uses no clean
+labels. The script runs in a few seconds on data that scikit-learn ships::
 
     python examples/plot_quickstart.py            # prints accuracies, saves quickstart.png
 """
@@ -13,8 +13,9 @@ brings::
 # %%
 # Wrong labels
 # ------------
-# ``pair_transition(10, 0.4)`` is the matrix of the noise: row i is the distribution of the
-# observed label when the true digit is i. The test labels stay clean.
+# ``pair_transition(10, 0.4)`` is the matrix of the noise: row i is the
+# distribution of the observed label when the true digit is i. The test labels
+# stay clean.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.inspection import TransitionMatrixDisplay
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition
 
@@ -34,8 +36,9 @@ print(f"training labels that are wrong: {np.mean(y_observed != y):.1%}")
 # %%
 # The plain network and the noise layer
 # -------------------------------------
-# ``noise_model=None`` assumes the labels to be correct. The default, the s-model, learns the noise.
-# Three seeds show how much of the difference is luck.
+# ``noise_model=None`` assumes that the labels are correct. The default, the
+# s-model, estimates the noise. Three seeds show how much of the difference is
+# luck.
 
 plain, noisy = (
     [
@@ -45,43 +48,40 @@ plain, noisy = (
     for noise_model in (None, "s")
 )
 scores = {
-    "plain network": [classifier.score(X_test, y_test) for classifier in plain],
+    "plain": [classifier.score(X_test, y_test) for classifier in plain],
     "sknoisy": [classifier.score(X_test, y_test) for classifier in noisy],
 }
 for name, values in scores.items():
     print(f"{name:14} clean test accuracy {np.mean(values):.3f} +- {np.std(values):.3f}")
 found = noisy[0].transition_matrix_
-print(f"wrong labels, as estimated: {noisy[0].noise_rate_:.1%}")
+print(f"estimated share of wrong labels: {noisy[0].noise_rate_:.1%}")
 print(f"mean total variation of the matrix: {transition_matrix_error(found, true_matrix):.3f}")
 
 # %%
-# What it found
-# -------------
-# The learned matrix next to the true one, which it has never seen.
+# The estimated noise
+# -------------------
+# The estimated matrix beside the true one, which the classifier has never
+# seen.
 
 figure, (bars, learned, truth) = plt.subplots(
-    1, 3, figsize=(10.5, 3.6), width_ratios=(0.8, 1, 1), layout="constrained"
+    1, 3, figsize=(11, 3.8), width_ratios=(0.75, 1, 1), layout="constrained"
 )
 bars.bar(
     list(scores),
     [np.mean(v) for v in scores.values()],
     yerr=[np.std(v) for v in scores.values()],
-    color=["0.65", "tab:blue"],
+    color=["0.55", "#0072B2"],
     capsize=4,
 )
 for position, values in enumerate(scores.values()):
     bars.text(position, np.mean(values) + 0.02, f"{np.mean(values):.3f}", ha="center")
 bars.set(ylim=(0, 1.08), ylabel="clean test accuracy", title="40 % of the labels are wrong")
-for axes, matrix, title in ((learned, found, "noise found"), (truth, true_matrix, "true noise")):
-    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
-    axes.set(
-        xlabel="observed label",
-        ylabel="true label",
-        title=title,
-        xticks=range(10),
-        yticks=range(10),
-    )
-figure.colorbar(image, ax=[learned, truth], label="probability")
+for axes, matrix, title in (
+    (learned, found, "estimated noise"),
+    (truth, true_matrix, "true noise"),
+):
+    TransitionMatrixDisplay.from_matrix(matrix, ax=axes, colorbar=False)
+    axes.set_title(title)
 
 figure.savefig("quickstart.png", dpi=120)
 print("figure saved as quickstart.png")

@@ -1,8 +1,8 @@
 """Learn a classifier from noisily labelled data.
 
-A torch network, trained by skorch, gets a noise adaptation layer on top that models how the
-true label turned into the observed one (Goldberger and Ben-Reuven, ICLR 2017). The layer is
-learned together with the network, without a single clean label, and taken off for prediction.
+A PyTorch network, trained by skorch, gets a noise adaptation layer on top that models how true
+labels turned into observed ones (Goldberger and Ben-Reuven, ICLR 2017). The layer is learned
+together with the network, without clean labels, and removed at prediction time.
 """
 
 from importlib import import_module

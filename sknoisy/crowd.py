@@ -1,8 +1,9 @@
 """Answers of several annotators: long tables, agreement, and a consensus without features.
 
-Rows are items. Answers are an array of shape (n_items, n_annotators), a column for each annotator,
-or compact: as many columns as the item with the most answers has, beside an array of the same shape
-that names who gave each answer. `sknoisy.NoisyLabelClassifier.fit` takes both forms.
+Rows are items. Answers are an array of shape (n_items, n_annotators), with one column for each
+annotator. In the compact form there are as many columns as the item with the most answers needs,
+and a second array of the same shape names who gave each answer. `sknoisy.NoisyLabelClassifier.fit`
+accepts both forms.
 """
 
 from __future__ import annotations
@@ -63,19 +64,19 @@ def from_long(
     compact: bool = False,
     missing_label: Any = None,
 ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
-    """Turn a table with a row for each answer into answers with a row for each item.
+    """Convert a table with one row for each answer to answers with one row for each item.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        A row for each answer.
+        One row for each answer.
     item, annotator, label : str, default="item", "annotator", "label"
-        Names of the columns that say which item it was, who answered, and what.
+        Names of the columns for the item, the person who answered, and the answer.
     compact : bool, default=False
-        Whether the columns of the result are not annotators, so that a table of many annotators
-        with few answers each stays small.
+        Whether to use the compact form, whose columns are not annotators. It keeps the result small
+        if many annotators gave few answers each.
     missing_label : scalar, default=None
-        Stands where there is no answer. None is -1 where labels are integers, and None elsewhere.
+        Value that stands for no answer. None means -1 for integer labels and None for others.
 
     Returns
     -------
@@ -87,12 +88,12 @@ def from_long(
     Raises
     ------
     ValueError
-        If a column is not there, a value is missing, or, without `compact`, an annotator answered
-        twice for an item.
+        If a column or a value is missing or, without `compact`, an annotator answered twice for an
+        item.
 
     See Also
     --------
-    to_long : The way back.
+    to_long : The inverse.
 
     Examples
     --------
@@ -165,7 +166,7 @@ def to_long(
     *,
     missing_label: Any = -1,
 ) -> pd.DataFrame:
-    """Turn answers with a row for each item into a table with a row for each answer.
+    """Convert answers with one row for each item to a table with one row for each answer.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def to_long(
     annotators : array-like of the shape of y, default=None
         Who gave each answer; None takes the columns of y.
     missing_label : scalar, default=-1
-        Stands in y where there is no answer; None, NaN and the like do in any case.
+        Value in y that stands for no answer; None, NaN and similar values always do.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def to_long(
 
     See Also
     --------
-    from_long : The way back.
+    from_long : The inverse.
     """
     import pandas as pd
 
@@ -205,17 +206,17 @@ def majority_vote(
     missing_label: Any = -1,
     random_state: Any = None,
 ) -> NDArray[Any]:
-    """Return the label that most annotators gave to each item; ties are drawn.
+    """Return the label that most annotators gave to each item; ties are broken at random.
 
     Parameters
     ----------
     y : array-like of shape (n_items, n_columns)
     annotators : array-like of the shape of y, default=None
-        Makes no difference; for the same call as that of the other functions.
+        Ignored; present for consistency with the other functions.
     missing_label : scalar, default=-1
-        Stands in y where there is no answer, and in the result where an item has none.
+        Value that stands for no answer, in y and, for items without any, in the result.
     random_state : int, RandomState instance or None, default=None
-        Source of the draws.
+        Seed of the tie-breaking.
 
     Returns
     -------
@@ -247,15 +248,15 @@ def krippendorff_alpha(
     ----------
     y : array-like of shape (n_items, n_columns)
     annotators : array-like of the shape of y, default=None
-        Makes no difference; for the same call as that of the other functions.
+        Ignored; present for consistency with the other functions.
     missing_label : scalar, default=-1
-        Stands in y where there is no answer; None, NaN and the like do in any case.
+        Value in y that stands for no answer; None, NaN and similar values always do.
 
     Returns
     -------
     float
-        1 if all agree, 0 if they agree as often as by chance, less if they agree less often. NaN if
-        all answers are the same, where chance cannot be told from agreement.
+        1 if all agree, 0 if they agree as often as expected by chance, negative if less often. NaN
+        if all answers are the same, because agreement then cannot be told from chance.
 
     Raises
     ------
@@ -285,7 +286,7 @@ def krippendorff_alpha(
     answers, _ = _checked(y, annotators, missing_label)
     votes = answers.votes()[answers.counts >= 2]
     if not len(votes):
-        raise ValueError("`y` must hold two answers for some item, to say whether they agree.")
+        raise ValueError("`y` must hold at least two answers for some item, to measure agreement.")
     sizes, of_class = votes.sum(axis=1), votes.sum(axis=0)
     observed = float(((sizes**2 - (votes**2).sum(axis=1)) / (sizes - 1.0)).sum())
     expected = float((sizes.sum() ** 2 - (of_class**2).sum()) / (sizes.sum() - 1.0))
@@ -293,7 +294,7 @@ def krippendorff_alpha(
 
 
 class DawidSkeneResult(NamedTuple):
-    """What `dawid_skene` found.
+    """Result of `dawid_skene`.
 
     Attributes
     ----------
@@ -327,22 +328,23 @@ def dawid_skene(
 ) -> DawidSkeneResult:
     """Estimate true labels and the matrix of each annotator from answers alone.
 
-    The method of Dawid and Skene [1]_, with each matrix shrunk towards that of all annotators.
+    The method of Dawid and Skene [1]_, with each matrix shrunk towards the one of all annotators.
 
     Parameters
     ----------
     y : array-like of shape (n_items, n_columns)
-        A column for each annotator, or, with `annotators`, as many as the item with the most
-        answers has.
+        One column for each annotator or, with `annotators`, as many columns as the item with the
+        most answers needs.
     annotators : array-like of the shape of y, default=None
         Who gave each answer.
     missing_label : scalar, default=-1
-        Stands in y where there is no answer; None, NaN and the like do in any case.
+        Value in y that stands for no answer; None, NaN and similar values always do.
     annotator_prior : float, default=1.0
-        How many answers of each true class the matrix of all annotators counts in that of each.
+        Number of answers of each true class that the matrix of all annotators is worth in the
+        estimate of each single one.
     max_iter : int, default=100
-        Most iterations of expectation maximisation. With few answers an item, many of them can let
-        a class vanish into one that it is confused with.
+        Maximum number of iterations of expectation maximisation. With few answers for each item,
+        many iterations can let a class vanish into one that it is confused with.
 
     Returns
     -------

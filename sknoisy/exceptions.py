@@ -6,7 +6,7 @@ __all__ = ["UnreliableFitWarning"]
 
 
 class UnreliableFitWarning(UserWarning):
-    """A classifier was fitted, but what it says is worth little.
+    """A classifier was fitted, but the result is worth little.
 
     The message says why and what can be done: the labels cannot be predicted from X, the network
     was not trained, classes have too few labels for an estimate of their noise, or the noise that

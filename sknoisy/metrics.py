@@ -60,7 +60,7 @@ def transition_matrix_error(estimated: ArrayLike, true: ArrayLike) -> float:
     Returns
     -------
     float
-        From 0, equal, to 1, no observed class in common. Every true class counts the same, however
+        From 0 (equal) to 1 (no observed class in common). Every true class counts the same, however
         frequent it is.
 
     Raises
@@ -136,16 +136,16 @@ def noise_corrected_accuracy(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples in the mean.
     return_variance : bool, default=False
-        Whether to return the estimated variance of the estimate too.
+        Whether to return the estimated variance of the estimate as well.
 
     Returns
     -------
     accuracy : float
         Estimated accuracy on the true labels.
     variance : float
-        Only with `return_variance`. Variance over samples of this size, with the matrix taken as
-        known; its root is the standard error. It stays the same when all weights are multiplied by
-        a number: a weight of 2 is not a second observation. NaN for a single sample.
+        Only with `return_variance`. Variance over samples of this size, treating the matrix as
+        known; its square root is the standard error. It does not change if all weights are
+        multiplied by a number: a weight of 2 is not a second observation. NaN for a single sample.
 
     Raises
     ------

@@ -24,13 +24,13 @@ from data_sets import finished
 from study_starts import RESULTS, SETTINGS
 
 SHOWN = {
-    "plain": ("plain network", "0.6", "o"),
-    "cleanlab": ("cleanlab", "tab:orange", "v"),
-    "s-confusion": ("s-model, published start", "tab:red", "s"),
-    "s": ("s-model, default", "tab:blue", "D"),
-    "c": ("c-model, default", "tab:cyan", "P"),
-    "em": ("EM, default", "tab:green", "X"),
-    "known": ("true matrix", "k", "|"),
+    "plain": ("plain", "0.55", "o"),
+    "cleanlab": ("cleanlab", "#CC79A7", "v"),
+    "s-confusion": ("published start", "#D55E00", "s"),
+    "s": ("sknoisy, s-model", "#0072B2", "D"),
+    "c": ("c-model", "#E69F00", "P"),
+    "em": ("EM", "#009E73", "X"),
+    "known": ("known matrix", "k", "|"),
 }
 
 

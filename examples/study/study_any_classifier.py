@@ -60,9 +60,9 @@ CLASSIFIERS = {
 }
 #: Method: (label, colour, marker)
 SHOWN = {
-    "cleanlab": ("cleanlab, self-confidence", "tab:orange", "v"),
-    "cleanlab-margin": ("cleanlab, normalised margin", "tab:red", "^"),
-    "sknoisy": ("sknoisy, pred_proba", "tab:blue", "o"),
+    "cleanlab": ("cleanlab, self-confidence", "#CC79A7", "v"),
+    "cleanlab-margin": ("cleanlab, normalised margin", "#882255", "^"),
+    "sknoisy": ("sknoisy, pred_proba", "#0072B2", "o"),
 }
 
 

@@ -66,10 +66,10 @@ SETTINGS: dict[str, tuple[Any, list[str], dict[str, Any]]] = {
 }
 #: Method: (label, colour, marker)
 SHOWN = {
-    "cleanlab": ("cleanlab, self-confidence", "tab:orange", "v"),
-    "cleanlab-margin": ("cleanlab, normalised margin", "tab:red", "^"),
-    "fitted": ("fitted s-model", "tab:cyan", "D"),
-    "cross-fitted": ("cross-fitted s-model", "tab:blue", "o"),
+    "cleanlab": ("cleanlab, self-confidence", "#CC79A7", "v"),
+    "cleanlab-margin": ("cleanlab, normalised margin", "#882255", "^"),
+    "fitted": ("sknoisy, fitted", "#56B4E9", "D"),
+    "cross-fitted": ("sknoisy, cross-fitted", "#0072B2", "o"),
 }
 
 

@@ -139,6 +139,8 @@ def group(rows: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, np.ndar
 
 def draw(groups: dict[tuple[str, str], dict[str, np.ndarray]], path: Path) -> None:
     """Draw what was covered, and how often noise was found."""
+    colours = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"]
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=colours)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     at = np.arange(len(SETTINGS))
     random = [groups.get((s, "random .3")) for s in SETTINGS]

@@ -68,7 +68,7 @@ def unpacked(content: bytes, own_types: frozenset[str]) -> bytes:
 def _check_size(n_unpacked: int, limit: int) -> None:
     if n_unpacked > limit:
         raise zipfile.BadZipFile(
-            f"{n_unpacked} bytes would come out of it, where {limit} are the most that is likely"
+            f"it would unpack to {n_unpacked} bytes, and at most {limit} are plausible"
         )
 
 

@@ -41,12 +41,10 @@ class NoisyLabelClassifier(
 ):
     r"""Neural network classifier that learns from noisily labelled data.
 
-    A network is trained on the labels as they were observed, with a noise layer on top that
-    models how the true label turned into the observed one. Both are learned together, without
-    a single clean label. The noise layer is taken off for prediction: `predict` returns the
-    true label that is likeliest, and `transition_matrix_` is the noise that was found.
-
-    Read more in the user guide.
+    A network is trained on the observed labels, with a noise layer on top that models how true
+    labels turned into observed ones. Both are learned together, without clean labels. At
+    prediction time the noise layer is removed: `predict` estimates the true label, and
+    `transition_matrix_` is the estimated noise.
 
     Parameters
     ----------
@@ -104,31 +102,32 @@ class NoisyLabelClassifier(
         layer small (the paper keeps 5 of 100); a label that is left out counts as one of
         probability 1e-8.
     max_epochs : int or "auto", default="auto"
-        Most epochs of one stage. "auto" is as many as 20,000 steps need, at least 40, so that
-        training ends because held-out labels are explained no better. Below 64 rows, where no rows
-        can be held out, it is 150.
+        Maximum number of epochs of one stage. "auto" is as many as 20,000 steps need, at least 40,
+        so that training ends because held-out labels are explained no better. Below 64 rows, where
+        no rows can be held out, it is 150.
     batch_size : int or "auto", default="auto"
-        Rows a step. "auto" is a twentieth of the rows, at least 64 and at most 256; up to 256
+        Rows per step. "auto" is a twentieth of the rows, at least 64 and at most 256; up to 256
         rows it is all of them.
     lr : float, default=1e-3
         Learning rate.
     optimizer : torch optimiser class, default=torch.optim.Adam
         Set its other parameters as ``optimizer__name``.
     iterator_train, iterator_valid : iterator class, default=None
-        Classes in the place of ``torch.utils.data.DataLoader``; None takes batches straight
+        Classes that replace ``torch.utils.data.DataLoader``; None takes batches straight
         from the arrays. Parameters are set as ``iterator_train__name``.
     device : str or torch.device, default="cpu"
-        Where to compute.
+        Device to compute on.
     compile : bool, default=False
         Whether to compile the network with ``torch.compile``.
     callbacks : list of skorch callbacks, default=None
         Instances, classes, or (name, callback) tuples; copied for every stage.
     warm_start : bool, default=False
-        Whether fit goes on from the network and the noise layer of the last fit.
+        Whether fit continues from the network and the noise layer of the last fit.
     verbose : int, default=0
         1 prints a table of the epochs.
     max_em_iter : int or "auto", default="auto"
-        Most iterations of EM, each with one epoch of the network. "auto" is `max_epochs`.
+        Maximum number of iterations of EM, each with one epoch of the network. "auto" is
+        `max_epochs`.
     tol : float, default=1e-4
         EM stops when the mean log-likelihood of the observed labels changes by less.
     missing_label : int, float, str or None, default=-1
@@ -252,7 +251,7 @@ class NoisyLabelClassifier(
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
 
-    A fit that is worth little warns with `sknoisy.exceptions.UnreliableFitWarning`.
+    If the result is worth little, fit warns with `sknoisy.exceptions.UnreliableFitWarning`.
 
     A row of weight 2 is the same as the row twice: to the last digits below 64 rows, and in
     expectation otherwise, where batches and held-out rows are drawn.

@@ -112,18 +112,18 @@ class VersionedMixin:
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier, or what holds one, to a file that is safe to load.
+    """Write a fitted classifier, or a pipeline with one, to a file that is safe to load.
 
-    The file is in the format of `skops.io`, which holds arrays and names of types and no pickle.
-    It is written beside `path` and moved there when it is whole: when the disk is full, or the
-    process killed, a file of that name stays as it was.
+    The file is in the format of `skops.io`, which holds arrays and names of types and no pickle. It
+    is written beside `path` and moved there when it is complete. If the disk is full or the process
+    is killed, an existing file of that name stays as it was.
 
     Parameters
     ----------
     model : estimator
         A `NoisyLabelClassifier`, or a pipeline with one in it.
     path : str or path-like
-        The file, by convention ``*.skops``. Its directory must be there.
+        The file, by convention ``*.skops``. Its directory must exist.
 
     Raises
     ------
@@ -132,18 +132,18 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     TypeError
-        If the model is no classifier of this package and holds none.
+        If the model is not a classifier of this package and does not contain one.
     ValueError
-        If it holds what could not be loaded again, such as a lambda.
+        If it contains something that could not be loaded again, such as a lambda.
 
     See Also
     --------
-    load_model : Load it again.
+    load_model : Load the model again.
 
     Notes
     -----
-    Before anything is written the content is loaded once, to see that it can be. A path that is a
-    pipe or a device, such as ``/dev/stdout``, is written to.
+    The content is loaded once before anything is written, to make sure that it can be. A path that
+    is a pipe or a device, such as ``/dev/stdout``, is written to.
 
     Examples
     --------
@@ -176,8 +176,8 @@ def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> 
     path : str or path-like
     trusted : iterable of str, default=()
         Types to trust besides those of scikit-learn, numpy and `SKOPS_TRUSTED_TYPES`, such as
-        your own module: ``"my_package.MyModule"``. They are imported and their
-        objects made, so name none that you do not know.
+        your own module: ``"my_package.MyModule"``. They are imported and objects
+        of them are created, so name only types that you know.
 
     Returns
     -------
@@ -190,12 +190,12 @@ def load_model(path: str | os.PathLike[str], *, trusted: Iterable[str] = ()) -> 
     OSError
         If the file cannot be read.
     ValueError
-        If the file is truncated or tampered with, is no model, or holds a type that is not
-        trusted.
+        If the file is truncated or was tampered with, is not a model, or contains a type that is
+        not trusted.
 
     See Also
     --------
-    save_model : Write such a file.
+    save_model : Write a file that this function loads.
     """
     io = _skops()
     with open(path, "rb") as file:
@@ -239,8 +239,8 @@ def _content(io: ModuleType, model: Any) -> bytes:
         raise ValueError(
             "`model` must be made of what can be loaded again: numbers, strings, arrays, modules, "
             f"and classes and functions that can be imported{culprits if named else ''} "
-            f"({type(error).__name__}: {error}). In the place of a lambda or of something that was "
-            "defined inside a function, pass one that stands in a module."
+            f"({type(error).__name__}: {error}). Replace lambdas, and whatever was "
+            "defined inside a function, by something that is defined in a module."
         ) from error
     return content
 

@@ -23,13 +23,14 @@ from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._net.net import SkorchNet
 from sknoisy._support import validation
 from sknoisy._support.memory import check_memory
+from sknoisy._support.meta_estimators import DocumentationLinkMixin
 from sknoisy._support.random import note_computation
 from sknoisy._support.torch_state import plain_torch
 
 _ELEMENTS_AT_ONCE = 2**22
 
 
-class PredictionMixin:
+class PredictionMixin(DocumentationLinkMixin):
     """The predictions of an estimator that holds a fitted net."""
 
     net_: SkorchNet
@@ -158,8 +159,8 @@ class PredictionMixin:
             Observed labels, all of them seen in fit. Several answers a row as in `fit`; a row
             without any has the predicted probabilities.
         annotators : array-like of the shape of y, default=None
-            Who gave each answer, as in `fit`. Of annotators that were not there in fit the mean
-            matrix is taken.
+            Who gave each answer, as in `fit`. For annotators that were not present in fit, the mean
+            matrix is used.
 
         Returns
         -------
@@ -281,7 +282,7 @@ class PredictionMixin:
 def _without_nan(log_proba: Tensor) -> Tensor:
     if log_proba.sum().isnan():
         raise ValueError(
-            "The network gives NaN for some rows of X: their values are too large for it. Scale X "
+            "The network returns NaN for some rows of X: their values are too large. Scale X "
             "as in fit."
         )
     return log_proba

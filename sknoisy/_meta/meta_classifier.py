@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     has_fit_parameter,
 )
 
+from sknoisy._support.meta_estimators import DocumentationLinkMixin
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.calibration import recalibrate
 from sknoisy._transition.noise_models import NoiseFit, fit_noise_model
@@ -47,8 +48,10 @@ def _has(method: str) -> Any:
     return check
 
 
-class NoisyLabelMetaClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Fit any classifier to noisy labels, weighted by the posterior of the true ones.
+class NoisyLabelMetaClassifier(
+    DocumentationLinkMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Fit any classifier to noisy labels, weighted by the posterior of the true labels.
 
     The classifier is cross-fitted to the observed labels. A noise model, chosen by the likelihood
     of labels that were held out, turns its out-of-fold probabilities into the posterior of each
@@ -62,19 +65,19 @@ class NoisyLabelMetaClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         A classifier with ``predict_proba``, for instance gradient-boosted trees, a forest or a
         pipeline. None: `LogisticRegression`.
     targets : {"observed", "posterior"}, default="observed"
-        What the M-step fits to. "observed": the observed labels, each weighted by the probability
-        that it is right, so that rows count whose label and features agree. "posterior": soft
-        targets, each row once for every class that it may be of; plain EM, which uses all rows but
-        repeats what the classifier believed. Without `sample_weight`, rows or labels are drawn
-        with these probabilities.
+        Targets of the M-step. "observed": the observed labels, each weighted by the probability
+        that it is right, which favours rows whose label and features agree. "posterior": soft
+        targets, with each row repeated for every class that it may belong to. This is plain EM,
+        which uses all rows but reinforces what the classifier believed. If the classifier does not
+        support `sample_weight`, rows or labels are drawn with these probabilities.
     max_iter : int, default=1
-        How often E-step and M-step are taken. Each more costs `cv` fits.
+        Number of iterations of E-step and M-step. Each one costs `cv` fits.
     cv : int, default=5
-        Folds of the E-step, stratified; fewer where a class has fewer labels.
+        Number of stratified folds of the E-step; fewer if a class has fewer labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time.
+        Number of folds that are fitted at the same time.
     random_state : int, RandomState instance or None, default=None
-        Of folds and drawn labels; the estimator has its own.
+        Seed of the folds and of drawn labels; the estimator has its own.
 
     Attributes
     ----------
@@ -89,17 +92,17 @@ class NoisyLabelMetaClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
     class_prior_ : ndarray of shape (n_classes,)
         Mean probability of the true classes.
     noise_model_ : str or None
-        Name of the noise model; None if labels were taken as they are.
+        Name of the noise model; None if the labels were used as they are.
     label_posterior_ : ndarray of shape (n_samples, n_classes)
-        Of the true label of each row of fit, given its features and observed label.
+        Posterior of the true label of each training row, given its features and observed label.
     n_iter_ : int
-        How many M-steps were taken; one, to the labels as they are, without a noise model.
+        Number of M-steps; one, on the labels as they are, if there is no noise model.
     n_features_in_ : int
-        Of `estimator_`, if it has it.
+        Number of features, if `estimator_` has this attribute.
 
     See Also
     --------
-    NoisyLabelClassifier : A network that learns the noise along with the classes.
+    NoisyLabelClassifier : A network that learns the noise and the classes together.
     sknoisy.inspection.find_label_issues : Which labels are wrong.
 
     Examples

@@ -297,7 +297,7 @@ class SkorchNet(LeanNet):
             if checkpoint is None:
                 raise
             raise ValueError(
-                "The checkpoint does not fit the stage of training that would load it: stages with "
+                "The checkpoint does not match the stage of training that loads it: stages with "
                 "a noise layer have more weights than the baseline, with which a fit begins. To go "
                 f"on from the last fit, set warm_start=True or call partial_fit. ({error})"
             ) from error

@@ -44,7 +44,7 @@ class StoredType:
     def __new__(cls, name: str) -> Any:
         dtype = getattr(torch, name)
         if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{name!r} is no type of numbers of torch.")
+            raise ValueError(f"{name!r} is not a numeric type of torch.")
         return dtype
 
     @classmethod
@@ -232,7 +232,7 @@ def network_from_arrays(parts: Mapping[str, Any], device: str | torch.device) ->
             module = network.get_submodule(owner)
             slots = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
             if attribute not in slots:
-                raise ValueError(f"The weights hold {name!r}, which the network has not.")
+                raise ValueError(f"The weights hold {name!r}, which the network does not have.")
             setattr(module, attribute, tensor)
     for owner, attribute, path, name in parts["aliases"]:
         module, tensor = network.get_submodule(owner), _named(network, name)

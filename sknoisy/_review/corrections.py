@@ -16,39 +16,38 @@ from sknoisy._support.labels import as_label_array
 def apply_corrections(
     y: Any, reviewed: Any, *, classes: ArrayLike | None = None, return_reviewed: bool = False
 ) -> Any:
-    """Labels with those of a review in place of the observed ones.
+    """Replace observed labels by the decisions of a review.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Observed labels, those that the review is about.
+        Observed labels that were reviewed.
     reviewed : str, path, DataFrame or iterable of dict
-        A CSV file or a table with the columns ``row``, the position of a row in `y`, and
-        ``label``, what somebody decided; rows whose label is empty were not looked at. The report
-        of ``issues.to_html`` saves such a file; ``issues.to_csv`` writes one to be filled in, and
-        Label Studio exports one as CSV. If there is a column ``observed_labels``, it must be what
-        `y` has in these rows.
+        A CSV file or a table with the columns ``row``, the position of a row in `y`, and ``label``,
+        the decision; rows with an empty label were not reviewed. The report of ``issues.to_html``
+        saves such a file, ``issues.to_csv`` writes one to be filled in, and Label Studio exports
+        one as CSV. A column ``observed_labels``, if present, must agree with `y`.
     classes : array-like of shape (n_classes,), default=None
-        Labels that a review may give. None: those of `y`.
+        Labels that the review may contain. None: those of `y`.
     return_reviewed : bool, default=False
-        Whether to return also which rows were looked at, to trust their labels in a fit.
+        Whether to return also which rows were reviewed.
 
     Returns
     -------
     y : ndarray of shape (n_samples,), or Series
         A copy with the type of `y`; a Series with its index if `y` is one.
     reviewed : ndarray of bool of shape (n_samples,)
-        If `return_reviewed`: rows with a decision, whether it changed the label or kept it.
+        Only with `return_reviewed`: rows with a decision, whether it changed the label or not.
 
     Raises
     ------
     ValueError
-        If columns are missing, a row is not one of `y` or has two labels, a label is none of the
-        classes, or the review is about other labels than `y` has.
+        If columns are missing, a row does not exist in `y` or has two labels, a label is not one of
+        the classes, or the observed labels of the review differ from `y`.
 
     See Also
     --------
-    find_label_issues : The rows to look at.
+    find_label_issues : The rows to review.
 
     Examples
     --------

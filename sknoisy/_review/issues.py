@@ -19,9 +19,9 @@ _TRUSTED_QUALITY = 0.5
 
 
 class LabelIssues(Bunch):
-    """Labels that are probably wrong, the worst first; made by `find_label_issues`.
+    """Labels that are probably wrong, the most suspicious first, from `find_label_issues`.
 
-    A dictionary whose keys are attributes.
+    A dictionary whose keys are also attributes.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class LabelIssues(Bunch):
     y : ndarray of shape (n_samples,)
         Observed labels of all rows.
     index : pandas Index or None
-        Of the data.
+        Index of the data.
     log_proba : ndarray of shape (n_samples, true)
         Log-probabilities of the true labels, given the features.
     **found
@@ -38,13 +38,14 @@ class LabelIssues(Bunch):
     Attributes
     ----------
     indices : ndarray of shape (count,)
-        Positions of the rows, by rising quality: ``X[issues.indices]``, ``df.iloc[...]``.
+        Positions of the rows, in order of increasing quality: ``X[issues.indices]``,
+        ``df.iloc[...]``.
     quality : ndarray of shape (count,)
         Probability that the observed label of each of these rows is right.
     all_quality : ndarray of shape (n_samples,) or Series
-        That of all rows, as from `label_quality`: cross-fitting need not be done twice.
+        Quality of all rows, as `label_quality` returns it.
     observed_labels, suggested_labels : ndarray of shape (count,)
-        Their labels, and the likeliest of the other ones.
+        Their labels, and the most likely other label of each.
     suggested_proba : ndarray of shape (count,)
         Probability that the suggested label is right.
     count : int
@@ -52,14 +53,14 @@ class LabelIssues(Bunch):
     noise_rate : float
         Expected share of wrong labels.
     noise_rate_interval : tuple of float, or None
-        Ends of its interval of 90 %, as of `transition_interval`. None where the estimator was
-        trained on the labels, the noise depends on the features, or there are more than 50 classes.
+        Ends of its 90 % interval. None if the estimator was trained on these labels, if the noise
+        depends on the features, or if there are more than 50 classes.
     noise_test : Bunch or None
-        As from the function of this name, unless the estimator was trained on the labels.
+        Result of the function of this name. None if the estimator was trained on these labels.
     transition_matrix : ndarray of shape (true, observed) or None
-        None where the noise depends on the features.
+        None if the noise depends on the features.
     classes : ndarray of shape (n_classes,)
-        Of its rows and columns.
+        Classes of its rows and columns.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class LabelIssues(Bunch):
 
     @cached_property
     def frame(self) -> Any:
-        """A table of the issues, the worst first; needs pandas.
+        """A table of the issues, the most suspicious first; needs pandas.
 
         A DataFrame with the index of the data, or row numbers, and the columns
 
@@ -148,7 +149,7 @@ class LabelIssues(Bunch):
     def to_csv(self, path: str | Path) -> None:
         """Write `frame` as a CSV file with an empty column ``label``, to be filled in.
 
-        `apply_corrections` takes the file back.
+        `apply_corrections` reads the completed file.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class LabelIssues(Bunch):
         """Write tasks for Label Studio, with the suggested labels as predictions.
 
         A JSON file in Label Studio's format of pre-annotated tasks. Set the project up with
-        `label_studio_config`; its export as CSV is what `apply_corrections` takes.
+        `label_studio_config`. `apply_corrections` reads its export as CSV.
 
         Parameters
         ----------
@@ -200,22 +201,22 @@ class LabelIssues(Bunch):
         X: Any = None,
         title: str = "Labels that are probably wrong",
     ) -> None:
-        """Write a report to look at and to decide in: one file that needs no server and no network.
+        """Write a report for reviewing the issues: one file that needs no server and no network.
 
-        It shows the noise rate, the matrix, and the worst rows with their picture, text or
-        features, next to two rows that are labelled as suggested. Rows are filtered by the pair of
-        labels, and decided on by mouse, touch or keyboard: ``a`` accepts the suggested label,
-        ``k`` keeps the observed one, ``u`` takes the decision back, and ``j`` and ``p`` go to the
-        next and the previous row. A button saves the decisions as a CSV file, which
-        `apply_corrections` takes. Labels and texts are shown as they are, never run.
+        It shows the noise rate, the matrix, and the most suspicious rows with their picture, text
+        or features, beside two rows that carry the suggested label. Rows can be filtered by the
+        pair of labels and decided by mouse, touch or keyboard: ``a`` accepts the suggested label,
+        ``k`` keeps the observed one, ``u`` undoes the decision, and ``j`` and ``p`` go to the next
+        and the previous row. A button saves the decisions as a CSV file, which `apply_corrections`
+        reads. Labels and texts are shown as they are and never executed.
 
         Parameters
         ----------
         path : str or path
         max_rows : int, default=200
-            Most rows that are shown.
+            Maximum number of rows that are shown.
         X : array-like of shape (n_samples, ...), default=None
-            What to show of the rows, if not what was judged: pictures of shape (n_samples, height,
+            What to show of the rows, if not their features: pictures of shape (n_samples, height,
             width[, channels]), paths of pictures, texts, or a DataFrame.
         title : str, default="Labels that are probably wrong"
         """

@@ -1,13 +1,36 @@
-"""The classifier inside pipelines, searches and frozen estimators."""
+"""Estimators inside pipelines, searches and frozen estimators, and their diagrams."""
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+
+class DocumentationLinkMixin:
+    """Link the diagram of an estimator, as notebooks show it, to its page in the documentation.
+
+    The address of the documentation is ``Documentation`` in ``[project.urls]`` of the installed
+    package. Without one, the diagram has no link.
+    """
+
+    _doc_link_module = "sknoisy"
+
+    @property
+    def _doc_link_template(self) -> str:
+        try:
+            urls = metadata.metadata("sknoisy").get_all("Project-URL") or []
+        except metadata.PackageNotFoundError:
+            return ""
+        addresses = dict(url.split(", ", 1) for url in urls)
+        if "Documentation" not in addresses:
+            return ""
+        page = "generated/{estimator_module}.{estimator_name}.html"
+        return f"{addresses['Documentation'].rstrip('/')}/{page}"
 
 
 def unwrap_fitted(estimator: Any, X: Any, needed: str) -> tuple[Any, Any]:

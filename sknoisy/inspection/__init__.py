@@ -1,8 +1,8 @@
-"""Which labels are wrong, what the noise looks like, and the way to clean labels.
+"""Which labels are wrong, what the noise looks like, and how to correct the labels.
 
-The estimator may be any classifier with ``predict_proba``, or out-of-sample probabilities are given
-in its place. A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either, brings
-its own noise model. Rows of transition matrices are true classes, columns observed ones.
+The estimator may be any classifier with ``predict_proba``; out-of-sample probabilities can be given
+instead. A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either, uses its
+own noise model. Rows of transition matrices are true classes, columns observed ones.
 """
 
 from sknoisy._review.corrections import apply_corrections

@@ -185,14 +185,14 @@ def _fit(estimator: Any, X: Any, y: Any, annotators: Any) -> Any:
 
 
 class AnnotatorQualityDisplay:
-    """Picture of annotators: share of right answers against their number, with intervals.
+    """Plot the quality of annotators against their number of answers, with intervals.
 
     Create it with `from_estimator`.
 
     Parameters
     ----------
     quality, error : ndarray of shape (n_annotators,)
-        Share of right answers and its standard error.
+        Share of correct answers and its standard error.
     n_answers : ndarray of shape (n_annotators,)
     names : ndarray of shape (n_annotators,)
 
@@ -229,7 +229,7 @@ class AnnotatorQualityDisplay:
         Raises
         ------
         ValueError
-            If it was not fitted to answers of annotators.
+            If the classifier was not fitted to answers of annotators.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         classifier, _ = unwrap_fitted(estimator, None, "label_posterior")
@@ -260,10 +260,9 @@ class AnnotatorQualityDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None: a new figure.
         n_named : int, default=10
-            How many names to write: of the annotators of lowest quality, and of all if they are no
-            more.
+            Number of annotators that are named, those of lowest quality.
         confidence : float, default=0.9
-            Of the intervals.
+            Confidence level of the intervals.
         errorbar_kw : dict, default=None
             Parameters of ``errorbar``.
 

@@ -1,4 +1,4 @@
-"""Pictures of the noise and of the training. Matplotlib is imported when one is drawn."""
+"""Plots of the noise and of the training. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _STAGE_NAMES = {
 
 
 class TransitionMatrixDisplay:
-    """Picture of a transition matrix: which label is observed for which true class.
+    """Plot of a transition matrix: which label is observed for which true class.
 
-    Make it with `from_estimator`, `from_predictions` or `from_matrix`. All parameters are kept as
-    attributes.
+    Create it with `from_estimator`, `from_predictions` or `from_matrix`. All parameters are stored
+    as attributes.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class TransitionMatrixDisplay:
     im_ : matplotlib AxesImage
         The matrix.
     text_ : ndarray of matplotlib Text of shape (true, observed), or None
-        The numbers; None if there are none. Those that would read zero are left blank.
+        The numbers; None if there are none. Numbers that round to zero are left out.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
@@ -86,7 +86,7 @@ class TransitionMatrixDisplay:
         display_labels: ArrayLike | None = None,
         **kwargs: Any,
     ) -> TransitionMatrixDisplay:
-        """Plot the matrix that a fitted estimator has found, or that is found by cross-fitting it.
+        """Plot the matrix of a fitted estimator, or the one estimated by cross-fitting.
 
         Parameters
         ----------
@@ -95,11 +95,11 @@ class TransitionMatrixDisplay:
             `X` and `y`, any classifier with ``predict_proba``, which is cloned.
         X : array-like of shape (n_samples, ...), default=None
         y : array-like of shape (n_samples,), default=None
-            Observed labels. With them the matrix is that of `transition_interval`.
+            Observed labels. If given, the matrix is that of `transition_interval`.
         cv : int, splitter or iterable of (train, test) rows, default=None
             As in `transition_interval`.
         n_jobs : int, default=None
-            How many folds are fitted at a time.
+            Number of folds that are fitted at the same time.
         display_labels : array-like of shape (n_classes,), default=None
             Names of the classes; None: those of the estimator, ``classes_``.
         **kwargs
@@ -137,9 +137,9 @@ class TransitionMatrixDisplay:
         y : array-like of shape (n_samples,)
             Observed labels.
         pred_proba : array-like of shape (n_samples, n_classes)
-            As from ``cross_val_predict(..., method="predict_proba")``.
+            As ``cross_val_predict(..., method="predict_proba")`` returns them.
         classes : array-like of shape (n_classes,), default=None
-            Of the columns of `pred_proba`; None: the sorted labels.
+            Classes of the columns of `pred_proba`; None: the sorted labels.
         display_labels : array-like of shape (n_classes,), default=None
             Names of the classes; None: the classes.
         **kwargs
@@ -204,15 +204,15 @@ class TransitionMatrixDisplay:
             Whether to write the numbers into the cells; "auto": for up to 15 classes.
         cmap : str or matplotlib Colormap, default="Blues"
         xticks_rotation : {"auto", "vertical", "horizontal"} or float, default="auto"
-            Rotation of the labels below; "auto": vertical where they would overlap.
+            Rotation of the labels of the x-axis; "auto": vertical if they would overlap.
         values_format : str, default=None
             Format of the numbers; None: ".2f".
         ax : matplotlib Axes, default=None
             Where to draw; None: a new figure.
         colorbar : bool, default=True
         im_kw : dict, default=None
-            Parameters of ``imshow``. Colours go from 0 to 1, and with their square root where
-            no numbers are shown, so that a confusion of 1 % is seen among 100 classes.
+            Parameters of ``imshow``. Colours range from 0 to 1. If no numbers are shown, they
+            follow the square root, so that a confusion of 1 % is visible among 100 classes.
         text_kw : dict, default=None
             Parameters of the numbers.
 
@@ -273,9 +273,9 @@ class TransitionMatrixDisplay:
 
 
 class TrainingCurveDisplay:
-    """Loss of training and held-out rows over the epochs of all stages.
+    """Plot of the loss on training and held-out rows over the epochs of all stages.
 
-    Make it with `from_estimator`. All parameters are kept as attributes.
+    Create it with `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
@@ -296,14 +296,15 @@ class TrainingCurveDisplay:
 
     See Also
     --------
-    TransitionMatrixDisplay : The noise that was found.
+    TransitionMatrixDisplay : The estimated noise.
 
     Notes
     -----
-    The loss is the mean negative log-likelihood of the observed labels. That of the training
-    rows has the penalties of the noise layer in it (`transition_prior`, `volume_penalty`), which
-    lifts it above the held-out one in stages that have a noise layer; in EM it is the
-    cross-entropy with the soft labels.
+    The loss on held-out rows is the mean negative log-likelihood of their observed labels. The loss
+    on training rows is what training minimises, so the two curves are not on the same scale in
+    stages with a noise layer: it includes the penalties of the noise layer (`transition_prior`,
+    `volume_penalty`), which lift it, and in EM it is the cross-entropy with the soft targets.
+    Compare each curve with itself. Overfitting shows as a held-out loss that rises.
 
     Examples
     --------

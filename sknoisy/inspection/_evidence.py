@@ -237,7 +237,7 @@ def check_proba(
     if not np.isfinite(found).all() or found.min() < 0:
         raise ValueError(
             f"`{name}` must be finite and non-negative; got values from {found.min():.3g} to "
-            f"{found.max():.3g}. Logits or log-probabilities are none."
+            f"{found.max():.3g}. Logits or log-probabilities are not probabilities."
         )
     sums = found.sum(axis=1, keepdims=True)
     if np.any(np.abs(sums - 1.0) > _ROW_SUM_TOLERANCE):
@@ -293,7 +293,7 @@ def _doubt(proba: FloatArray, target: np.ndarray, classes: np.ndarray) -> None:
     if agree / len(target) >= _DOUBTFUL_AGREEMENT:
         warnings.warn(
             f"The likeliest class of `pred_proba` is the observed label for {agree:.0f} of "
-            f"{len(target)} rows. Probabilities by a model that was trained on these very labels "
+            f"{len(target)} rows. Probabilities from a model that was trained on these very labels "
             "look like that, and say nothing about them: pass out-of-sample ones, as from "
             "cross_val_predict(method='predict_proba').",
             UnreliableFitWarning,

@@ -46,30 +46,31 @@ def label_quality(
     y : array-like of shape (n_samples,)
         Observed labels.
     cv : int, splitter or iterable of (train, test) rows, default=None
-        None asks the fitted estimator if it has a noise model, which is quick; but a network
-        believes labels that it was trained on, the more so the fewer the rows. Otherwise clones
-        are fitted, and each row is judged by one that did not see its label. An int is the number
-        of folds, stratified by the observed labels; for classifiers without a noise model, None
-        is 5. The splits must hold out each row once.
+        None uses the fitted estimator, if it has a noise model. This is fast, but networks memorise
+        training labels, especially on small data. Otherwise clones are fitted, and each row is
+        judged by one that was not trained on its label. An int is the number of folds, stratified
+        by the observed labels; None is 5 for classifiers without a noise model. The splits must
+        hold out each row exactly once.
     groups : array-like of shape (n_samples,), default=None
-        For splitters that need them.
+        Groups for splitters that need them.
     pred_proba : array-like of shape (n_samples, n_classes), default=None
-        Probabilities of the observed labels by a model that did not see them, as from
-        ``cross_val_predict(..., method="predict_proba")``. Nothing is fitted then but the noise
-        model.
+        Probabilities of the observed labels, from a model that was not trained on them, as
+        ``cross_val_predict(..., method="predict_proba")`` returns. Only the noise model is fitted
+        then.
     classes : array-like of shape (n_classes,), default=None
-        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+        Classes of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
+        Number of folds that are fitted at the same time, as in
+        `sklearn.model_selection.cross_validate`.
     annotators : array-like of the shape of y, default=None
-        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
+        Who gave each answer if `y` has several for a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
     ndarray of shape (n_samples,), or Series
-        Probabilities: the lower, the likelier a wrong label. A Series with their index if `X`
-        or `y` are of pandas. Of several answers a row, an array or DataFrame of the shape of `y`,
-        NaN where there is no answer.
+        Probability that each observed label is right. A Series with their index if `X` or `y` are
+        pandas objects. With several answers a row, an array or DataFrame of the shape of `y`, NaN
+        where there is no answer.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def label_quality(
 
     See Also
     --------
-    find_label_issues : How many labels are wrong, which, and what they might be.
+    find_label_issues : How many labels are wrong, which ones, and what they should be.
 
     Notes
     -----
@@ -93,24 +94,23 @@ def label_quality(
 
     .. math:: p(y=z \mid x, z) = \frac{p(y=z|x)\, T_{zz}}{\sum_i p(y=i|x)\, T_{iz}}.
 
-    With `cv`, the probabilities for held-out rows are recalibrated first: their sharpness and
-    the matrix are fitted once more to all observed labels, so that the quality is a probability
-    and not a score. Each split also trains the network without a noise model, which takes its
-    place if the observed labels are clearly likelier through it; a small network that learns
-    human labels may gain nothing from the noise layer. With ``noise_model="c"`` the matrix of
-    each row competes with one matrix for all. A matrix that is known
-    (``learn_transition=False``) is kept.
+    With `cv`, the probabilities for held-out rows are recalibrated first: their sharpness and the
+    matrix are fitted again, to all observed labels, so that the quality is a probability and not
+    just a score. Each split also trains the network without a noise model, which is used instead if
+    it makes the observed labels clearly more likely; a small network that learns human labels may
+    gain nothing from the noise layer. With ``noise_model="c"``, the matrix of each row competes
+    with one matrix for all rows. A known matrix (``learn_transition=False``) is kept.
 
-    Of a search over such a classifier the best estimator is cross-fitted; a search that is not
-    fitted is so first, on all rows.
+    For a search over such a classifier, the best estimator is cross-fitted; a search that is not
+    fitted is first fitted to all rows.
 
-    Other classifiers, and `pred_proba`, say how probable each **observed** label is. Noise models
-    of rising flexibility map that to the true label: one sharpness with one rate of errors or a
-    matrix, a mixture of Gaussian classes, and a softmax layer on the log-probabilities, which is
-    the noise adaptation layer on top of any classifier. They are fitted to a part of the rows, and
-    the one that makes the labels of the others likeliest is taken, its sharpness and matrix fitted
-    once more to what it says of unseen rows. If no noise at all makes them as likely, the matrix
-    is the identity, and the posteriors remain as a ranking.
+    Other classifiers, and `pred_proba`, estimate how probable each **observed** label is. Noise
+    models of increasing flexibility map that to the true label: one sharpness with one error rate
+    or with a matrix, a mixture of Gaussian classes, and a softmax layer on the log-probabilities,
+    which is the noise adaptation layer on top of any classifier. They are fitted to part of the
+    rows. The one that makes the labels of the other rows most likely is used, with its sharpness
+    and matrix fitted again to its predictions for unseen rows. If no noise makes them as likely,
+    the matrix is the identity, and the posteriors serve as a ranking.
 
     Examples
     --------
@@ -156,11 +156,11 @@ def find_label_issues(
     n_jobs: int | None = None,
     annotators: ArrayLike | None = None,
 ) -> LabelIssues | Bunch:
-    r"""Labels that are probably wrong, the worst first, as many as the noise suggests.
+    r"""Find the labels that are probably wrong, the most suspicious first.
 
-    How many are returned is the number of wrong labels that the estimated noise makes one
-    expect, not the number of rows where another label is the likeliest: where classes are hard
-    to tell apart, many labels are wrong although each of them for itself is more likely right.
+    As many rows are returned as the estimated noise rate implies. This is not the number of rows
+    for which another label is the most likely one: where classes are hard to tell apart, many
+    labels are wrong although each of them is more likely right than wrong.
 
     Parameters
     ----------
@@ -169,39 +169,41 @@ def find_label_issues(
         unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
         None with `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
-        Also what is shown of the rows; with `pred_proba` only that, or None: texts, paths of
-        pictures, pictures, features or a DataFrame.
+        Features. They are also what is shown of the rows; with `pred_proba` they are only shown,
+        and may be None, texts, pictures, paths of pictures or a DataFrame.
     y : array-like of shape (n_samples,)
         Observed labels.
     cv : int, splitter or iterable of (train, test) rows, default=None
-        None asks the fitted estimator; otherwise clones judge rows that they did not see, as in
-        `label_quality`. Recommended when `X` is what the estimator was fitted to.
+        None uses the fitted estimator. Otherwise each row is judged by a clone that was not trained
+        on it, as in `label_quality`; recommended if the estimator was fitted to `X`.
     groups : array-like of shape (n_samples,), default=None
-        For splitters that need them.
+        Groups for splitters that need them.
     pred_proba : array-like of shape (n_samples, n_classes), default=None
-        Probabilities of the observed labels by a model that did not see them, as from
-        ``cross_val_predict(..., method="predict_proba")``. Nothing is fitted then but the noise
-        model.
+        Probabilities of the observed labels, from a model that was not trained on them, as
+        ``cross_val_predict(..., method="predict_proba")`` returns. Only the noise model is fitted
+        then.
     classes : array-like of shape (n_classes,), default=None
-        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+        Classes of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time, as in `sklearn.model_selection.cross_validate`.
+        Number of folds that are fitted at the same time, as in
+        `sklearn.model_selection.cross_validate`.
     annotators : array-like of the shape of y, default=None
-        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
+        Who gave each answer if `y` has several for a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
     LabelIssues
-        A `Bunch` with the attributes
+        A dictionary with the attributes
 
         indices : ndarray of shape (count,)
-            Positions of the rows, by rising quality: ``X[issues.indices]``, ``df.iloc[...]``.
+            Positions of the rows, in order of increasing quality: ``X[issues.indices]``,
+            ``df.iloc[...]``.
         quality : ndarray of shape (count,)
             Probability that the observed label of each of these rows is right.
         all_quality : ndarray of shape (n_samples,) or Series
-            That of all rows, as from `label_quality`: cross-fitting need not be done twice.
+            Quality of all rows, as `label_quality` returns it.
         observed_labels, suggested_labels : ndarray of shape (count,)
-            Their labels, and the likeliest of the other ones.
+            Their labels, and the most likely other label of each.
         suggested_proba : ndarray of shape (count,)
             Probability that the suggested label is right.
         count : int
@@ -209,17 +211,16 @@ def find_label_issues(
         noise_rate : float
             Expected share of wrong labels.
         noise_rate_interval : tuple of float, or None
-            Its interval of 90 %.
+            Its 90 % interval.
         noise_test : Bunch or None
-            As from `noise_test`.
+            Result of `noise_test`.
         transition_matrix : ndarray of shape (true, observed) or None
             None where the noise depends on the features.
         classes : ndarray of shape (n_classes,)
-            Of its rows and columns.
+            Classes of its rows and columns.
         frame : DataFrame
-            All that a reviewer needs, one row for each issue, with the index of the data.
-            `LabelIssues` has methods that write it, or a report, to a file; in a notebook it shows
-            a summary.
+            What a reviewer needs, one row for each issue, with the index of the data. `LabelIssues`
+            has methods that write it, or a report, to a file. In a notebook it shows a summary.
 
     Raises
     ------

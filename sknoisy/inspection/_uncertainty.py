@@ -71,14 +71,14 @@ def transition_interval(
     n_jobs: int | None = None,
     annotators: ArrayLike | None = None,
 ) -> Bunch:
-    r"""Transition matrix from rows held out, with standard errors and intervals of its entries.
+    r"""Estimate the transition matrix on held-out rows, with intervals for its entries.
 
     Parameters
     ----------
     estimator : estimator
-        Any classifier with ``predict_proba``; a `NoisyLabelClassifier`, in a pipeline or a search
-        or not, brings its own noise model, which must be ``"s"``. It is cloned, and need not be
-        fitted; None with `pred_proba`.
+        Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
+        search, uses its own noise model, which must be ``"s"``. The estimator is cloned and need
+        not be fitted. None with `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
@@ -86,17 +86,17 @@ def transition_interval(
     cv : int, splitter or iterable of (train, test) rows, default=None
         As in `label_quality`: every row is held out once. None is 5 stratified folds.
     confidence : float, default=0.9
-        Of each interval for itself.
+        Confidence level of each single interval.
     groups : array-like of shape (n_samples,), default=None
-        For splitters that need them.
+        Groups for splitters that need them.
     pred_proba : array-like of shape (n_samples, n_classes), default=None
         Out-of-sample probabilities of the observed labels, in place of `estimator` and `cv`.
     classes : array-like of shape (n_classes,), default=None
-        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+        Classes of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time.
+        Number of folds that are fitted at the same time.
     annotators : array-like of the shape of y, default=None
-        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
+        Who gave each answer if `y` has several for a row, as in `NoisyLabelClassifier.fit`.
 
     Returns
     -------
@@ -104,18 +104,19 @@ def transition_interval(
         With the attributes
 
         transition_matrix : ndarray of shape (n_classes, n_classes)
-            Row true class, column observed class. Close to `transition_matrix_` of an estimator
-            fitted to all rows, and not the same: that one saw the labels it explains.
+            Rows are true classes, columns observed ones. Close to ``transition_matrix_`` of an
+            estimator fitted to all rows, but not the same: that estimator was trained on the labels
+            that it explains.
         standard_error : ndarray of shape (n_classes, n_classes)
-            Of its entries.
+            Standard errors of its entries.
         lower, upper : ndarray of shape (n_classes, n_classes)
             Ends of the intervals, within 0 and 1.
         classes : ndarray of shape (n_classes,)
-            Of rows and columns.
+            Classes of rows and columns.
 
-        Of several answers a row, `annotator_transitions`, `standard_error`, `lower` and `upper` are
-        of shape (n_annotators, n_classes, n_classes), `annotators` says whose they are, and the
-        matrix is their mean. Without `cv` the fitted estimator is asked.
+        With several answers a row, `annotator_transitions`, `standard_error`, `lower` and `upper`
+        are of shape (n_annotators, n_classes, n_classes), `annotators` names the annotators, and
+        the matrix is their mean. Without `cv` the fitted estimator is used.
 
     Raises
     ------
@@ -131,22 +132,22 @@ def transition_interval(
 
     Notes
     -----
-    Sharpness of the probabilities and matrix are fitted to the observed labels of the rows held
-    out. The standard errors are those of maximum likelihood, from the Fisher information of both,
+    The sharpness of the probabilities and the matrix are fitted to the observed labels of held-out
+    rows. The standard errors are those of maximum likelihood, from the Fisher information of both,
     with rows of the matrix that sum to one. The intervals are Wilson's (E. B. Wilson, "Probable
     inference, the law of succession, and statistical inference", Journal of the American
-    Statistical Association 22, 1927), widened by what is lost because nobody sees the true labels:
-    unlike an estimate plus and minus its error, they hold near 0 and 1.
+    Statistical Association 22, 1927), widened by the information that is lost because the true
+    labels are not seen. Unlike an estimate plus and minus its error, they are valid near 0 and 1.
 
-    They say how far chance in the labels may have moved the matrix, given that the noise depends
-    on the true class alone and that the probabilities are calibrated but for their sharpness. A
-    noise model that does not hold is not covered. The bootstrap would ask the same of the labels
+    They describe how far chance in the labels may have moved the matrix, assuming that the noise
+    depends on the true class alone and that the probabilities are calibrated up to their sharpness.
+    They do not cover errors of the noise model itself. The bootstrap would answer the same question
     at many times the cost.
 
     The time grows with the fourth power of the number of classes: seconds at 100.
 
     The intervals of annotators are those of Dirichlet posteriors, given the posteriors of the true
-    labels: what is uncertain of these is not part of them.
+    labels; the uncertainty of the latter is not included.
 
     Examples
     --------
@@ -224,8 +225,8 @@ def noise_test(
 ) -> Bunch:
     r"""Test whether there is label noise at all, or whether checked labels agree with a matrix.
 
-    The observed labels of rows held out are predicted with a noise model and without one. The null
-    hypothesis is that the noise model makes them no likelier.
+    The observed labels of held-out rows are predicted with and without a noise model. The null
+    hypothesis is that the noise model does not make them more likely.
 
     With `trusted` the question is another one: whether the matrix that is learned without any
     checked label is compatible with the checked labels.
@@ -233,8 +234,8 @@ def noise_test(
     Parameters
     ----------
     estimator : estimator
-        Any classifier with ``predict_proba``; a `NoisyLabelClassifier`, in a pipeline or a search
-        or not, brings its own noise model. It is cloned, and need not be fitted; None with
+        Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
+        search, uses its own noise model. The estimator is cloned and need not be fitted. None with
         `pred_proba`.
     X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
         None with `pred_proba`.
@@ -243,13 +244,13 @@ def noise_test(
     cv : int, splitter or iterable of (train, test) rows, default=None
         As in `label_quality`: every row is held out once. None is 5 stratified folds.
     groups : array-like of shape (n_samples,), default=None
-        For splitters that need them.
+        Groups for splitters that need them.
     pred_proba : array-like of shape (n_samples, n_classes), default=None
         Out-of-sample probabilities of the observed labels, in place of `estimator` and `cv`.
     classes : array-like of shape (n_classes,), default=None
-        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+        Classes of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time.
+        Number of folds that are fitted at the same time.
     trusted : array-like of bool of shape (n_samples,), default=None
         Rows whose label was checked: `y` holds the true label there. Only for a
         `NoisyLabelClassifier`, in a pipeline or a search or not; `cv` and `groups` have no part.
@@ -275,6 +276,7 @@ def noise_test(
         n_trusted : ndarray of shape (n_classes,)
             How many rows of each class were checked.
         classes : ndarray of shape (n_classes,)
+            Classes of rows and columns.
 
         Otherwise the attributes
 
@@ -283,10 +285,10 @@ def noise_test(
         statistic : float
             Gain over its standard error.
         log_likelihood_gain : float
-            Mean log-likelihood of an observed label with the noise model, less that without, in
-            nats for each row.
+            Mean log-likelihood of an observed label with the noise model, minus that without it, in
+            nats per row.
         standard_error : float
-            Of the gain.
+            Standard error of the gain.
         noise_rate : float
             Expected share of wrong labels among the rows, if there is noise.
 
@@ -300,23 +302,23 @@ def noise_test(
 
     See Also
     --------
-    transition_interval : What the noise looks like, and how sure that is.
+    transition_interval : What the noise looks like, and how certain that is.
 
     Notes
     -----
-    With noise, labels are predicted by the network and its noise layer, or the known matrix, to
-    which one label is added for each true class, drawn like the observed ones. There are two ways
-    to be without: the same network fitted without a noise layer, and the clean probabilities of
-    the one with it. The sharpness of all three is fitted to the rows of the other folds, so that a
-    network that is merely too sure of itself is no evidence of noise. Gains of the rows are
-    compared with zero by Student's t-test, which holds for differences of cross-validated losses
-    (P. Bayle, A. Bayle, L. Janson, L. Mackey, "Cross-validation confidence intervals for test
-    error", NeurIPS 2020). The result is that of the comparison with the larger p-value: both must
-    be refused.
+    With noise, labels are predicted by the network and its noise layer, or by the known matrix, to
+    which one label is added for each true class, drawn like the observed ones. There are two
+    alternatives without noise: the same network fitted without a noise layer, and the clean
+    probabilities of the network with it. The sharpness of all three is fitted to the rows of the
+    other folds, so that a network that is merely overconfident is not evidence of noise. Gains of
+    the rows are compared with zero by Student's t-test, which holds for differences of
+    cross-validated losses (P. Bayle, A. Bayle, L. Janson, L. Mackey, "Cross-validation confidence
+    intervals for test error", NeurIPS 2020). The result is that of the comparison with the larger
+    p-value: both alternatives must be rejected.
 
     For other classifiers and for given probabilities, the noise model is the one that explains the
-    labels of unseen rows best (see `label_quality`), and the two ways to be without are their
-    probabilities, sharpened, and a linear layer on their logarithms.
+    labels of unseen rows best (see `label_quality`), and the two alternatives are the sharpened
+    probabilities and a linear layer on their logarithms.
 
     With `trusted`, a clone is fitted to the other rows. Checked rows are counted by true class and
     observed label, for which stands what the clone predicts where it is not known. The likelihood
@@ -326,9 +328,9 @@ def noise_test(
     label as they are predicted, after sharpening. Two classes that were confused with one another
     are found by it.
 
-    Noise is told from classes that overlap by its being the same wherever a class is. A large
-    p-value does not say that all labels are right: rows may be too few, and wrong labels that
-    follow the features are learned by every network.
+    Noise is told from overlapping classes by being the same wherever a class occurs. A large
+    p-value does not mean that all labels are right: there may be too few rows, and every network
+    learns wrong labels that follow the features.
 
     Examples
     --------

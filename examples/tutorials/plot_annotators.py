@@ -1,14 +1,16 @@
 """
-Several annotators: who is worth what?
-======================================
+Several annotators: who is reliable?
+====================================
 
-Six people label images of digits, and each image is seen by two of them: an expert, three novices,
-one who presses any key, and one who always means the next digit. `NoisyLabelClassifier` learns a
-transition matrix for each of them together with the network, without a single checked label.
+Six people label images of digits, and each image is seen by two of them: an
+expert, three novices, one who presses any key, and one who nearly always gives
+the next digit. `NoisyLabelClassifier` learns a transition matrix for each of
+them together with the network, without a single checked label.
 """
 
 # %%
-# The answers are an array with a column for each annotator, -1 where there is no answer.
+# The answers are an array with a column for each annotator, -1 where there is
+# no answer.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -25,7 +27,9 @@ from sknoisy.inspection import (
 from sknoisy.noise import pair_transition, uniform_transition
 
 X, y = load_digits(return_X_y=True)
-X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.3, stratify=y, random_state=0)
+X, X_test, y, y_test = train_test_split(
+    X / 16, y, test_size=0.3, stratify=y, random_state=0
+)
 people = {
     "expert": uniform_transition(10, 0.1),
     "novice 1": uniform_transition(10, 0.4),
@@ -44,16 +48,17 @@ print(answers.head())
 print(f"Krippendorff's alpha: {krippendorff_alpha(answers):.2f}")
 
 # %%
-# Without features, the majority of two answers is often a draw, and two answers tell little of who
-# is right.
+# Without features, the majority vote of two answers is often a tie, and two
+# answers say little about who is right.
 majority = majority_vote(answers, random_state=0)
 alone = dawid_skene(answers).labels
 print(f"right labels, majority:         {np.mean(majority == y):.3f}")
 print(f"right labels, Dawid and Skene:  {np.mean(alone == y):.3f}")
 
 # %%
-# With features, the consensus of annotators and network is right nearly always, and the network is
-# nearly as good as one that was trained on true labels.
+# With features, the consensus of annotators and network is nearly always
+# right, and the network is nearly as good as one that was trained on true
+# labels.
 classifier = NoisyLabelClassifier(random_state=0).fit(X, answers)
 plain = NoisyLabelClassifier(noise_model=None, random_state=0).fit(X, answers)
 clean = NoisyLabelClassifier(noise_model=None, random_state=0).fit(X, y)
@@ -64,7 +69,8 @@ print(f"test accuracy, all answers:     {classifier.score(X_test, y_test):.3f}")
 print(f"test accuracy, true labels:     {clean.score(X_test, y_test):.3f}")
 
 # %%
-# The quality of the annotators, with intervals of 90 %, and what two of them confuse.
+# The quality of the annotators, with 90 % intervals, and what two of them
+# confuse.
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 display = AnnotatorQualityDisplay.from_estimator(classifier, ax=axes[0])
 for ax, at in zip(axes[1:], [0, 5], strict=True):
@@ -74,7 +80,7 @@ for ax, at in zip(axes[1:], [0, 5], strict=True):
     ax.set_title(list(people)[at])
 
 # %%
-# Single answers that are probably wrong, the worst first.
+# Individual answers that are probably wrong, the most suspicious first.
 issues = find_label_issues(classifier, X, answers)
 print(f"expected number of wrong answers: {issues.count}")
 wrong = answers.ne(y, axis=0) & (answers >= 0)
@@ -86,4 +92,6 @@ for row, person, label, better in zip(
     issues.suggested_labels[:5],
     strict=True,
 ):
-    print(f"image {row}: {person} said {label}, probably {better}, true {y[row]}")
+    print(
+        f"image {row}: {person} said {label}, probably {better}, true {y[row]}"
+    )

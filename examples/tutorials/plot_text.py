@@ -2,13 +2,14 @@
 Short texts
 ===========
 
-TF-IDF of short texts is a CSR matrix, which goes into the classifier as it is: rows become dense a
-batch at a time. Labels are strings. Here messages to a shop are filed under a wrong topic in a
-third of cases.
+TF-IDF features of short texts form a sparse matrix, which the classifier
+accepts as it is. Labels are strings. Here messages to a shop were filed under
+the wrong topic in a third of the cases.
 """
 
 # %%
-# Twenty sentences with gaps, and words to fill them with, make a few hundred messages.
+# Twenty sentences with gaps, and words to fill them with, give a few hundred
+# messages.
 
 import itertools
 
@@ -19,9 +20,19 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.inspection import TransitionMatrixDisplay
 from sknoisy.noise import corrupt_labels, pair_transition
 
-ITEMS = ["lamp", "chair", "kettle", "jacket", "bicycle", "clock", "tent", "radio"]
+ITEMS = [
+    "lamp",
+    "chair",
+    "kettle",
+    "jacket",
+    "bicycle",
+    "clock",
+    "tent",
+    "radio",
+]
 TIMES = ["yesterday", "last week", "on Monday", "in May"]
 TEMPLATES = {
     "delivery": [
@@ -61,7 +72,8 @@ for topic, templates in TEMPLATES.items():
 print(f"{len(texts)} messages, for instance: {texts[0]!r} ({topics[0]})")
 
 # %%
-# The labels of each topic go astray to one other topic. Three seeds: splits, noise and weights.
+# Messages of each topic are filed under one other topic. Three seeds: splits,
+# noise and weights change.
 
 classes = sorted(TEMPLATES)
 scores = {None: [], "s": []}
@@ -70,32 +82,35 @@ for seed in range(3):
         texts, topics, test_size=0.5, stratify=topics, random_state=seed
     )
     codes = corrupt_labels(
-        np.searchsorted(classes, y), pair_transition(4, 0.35), exact=True, random_state=seed
+        np.searchsorted(classes, y),
+        pair_transition(4, 0.35),
+        exact=True,
+        random_state=seed,
     )
     y_observed = np.array(classes)[codes]
     for noise_model in scores:
         model = make_pipeline(
-            TfidfVectorizer(), NoisyLabelClassifier(noise_model=noise_model, random_state=seed)
+            TfidfVectorizer(),
+            NoisyLabelClassifier(noise_model=noise_model, random_state=seed),
         ).fit(train, y_observed)
         scores[noise_model].append(model.score(test, y_test))
 for noise_model, values in scores.items():
     print(
-        f"noise_model={noise_model!r:4} clean test accuracy {np.mean(values):.3f} "
-        f"+- {np.std(values):.3f}"
+        f"noise_model={noise_model!r:4} clean test accuracy "
+        f"{np.mean(values):.3f} +- {np.std(values):.3f}"
     )
 
 # %%
-# The noise, with the names of the topics.
+# The estimated noise, with the names of the topics.
 
 classifier = model[-1]
-print(f"features: {model[0].transform(train).shape}, {type(model[0].transform(train)).__name__}")
+features = model[0].transform(train)
+print(f"features: {features.shape}, {type(features).__name__}")
 figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
-image = axes.imshow(classifier.transition_matrix_, vmin=0, vmax=1, cmap="Blues")
-for i, j in np.ndindex(4, 4):
-    value = classifier.transition_matrix_[i, j]
-    axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.5 else "k")
-axes.set_xticks(range(4), classifier.classes_)
-axes.set_yticks(range(4), classifier.classes_)
-axes.set(xlabel="observed topic", ylabel="true topic", title="35 % of each topic misfiled")
-figure.colorbar(image, label="probability")
+TransitionMatrixDisplay.from_estimator(model, ax=axes)
+axes.set(
+    xlabel="observed topic",
+    ylabel="true topic",
+    title="35 % of each topic misfiled",
+)
 plt.show()

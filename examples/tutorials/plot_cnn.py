@@ -2,13 +2,14 @@
 A convolutional network
 =======================
 
-Any torch module serves as the hidden layers: it maps a batch to a tensor of shape (n, n_hidden).
-The softmax layer and the noise layer come on top. Images keep their shape, and parameters of the
-module are parameters of the classifier.
+Any PyTorch module can be the hidden layers: it maps a batch to a tensor of
+shape (n, n_hidden). The softmax layer and the noise layer are added on top.
+Images keep their shape, and parameters of the module are parameters of the
+classifier.
 """
 
 # %%
-# The module does not know the number of classes, nor that labels are noisy.
+# The module need not know the number of classes, nor that labels are noisy.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,19 +45,26 @@ true_matrix = pair_transition(10, 0.4)
 scores = {None: [], "s": []}
 for seed in range(3):
     X, X_test, y, y_test = train_test_split(
-        images, digits.target, test_size=0.3, stratify=digits.target, random_state=seed
+        images,
+        digits.target,
+        test_size=0.3,
+        stratify=digits.target,
+        random_state=seed,
     )
     y_observed = corrupt_labels(y, true_matrix, exact=True, random_state=seed)
     for noise_model in scores:
         classifier = NoisyLabelClassifier(
-            ConvNet, module__channels=8, noise_model=noise_model, random_state=seed
+            ConvNet,
+            module__channels=8,
+            noise_model=noise_model,
+            random_state=seed,
         ).fit(X, y_observed)
         scores[noise_model].append(classifier.score(X_test, y_test))
 print("images:", X.shape)
 for noise_model, values in scores.items():
     print(
-        f"noise_model={noise_model!r:4} clean test accuracy {np.mean(values):.3f} "
-        f"+- {np.std(values):.3f}"
+        f"noise_model={noise_model!r:4} clean test accuracy "
+        f"{np.mean(values):.3f} +- {np.std(values):.3f}"
     )
 error = transition_matrix_error(classifier.transition_matrix_, true_matrix)
 print(f"mean total variation of the matrix: {error:.3f}")
@@ -64,14 +72,18 @@ print(f"mean total variation of the matrix: {error:.3f}")
 # %%
 # Four of ten labels are wrong
 # ----------------------------
-# Dots are the seeds.
+# Bars are means, dots the seeds.
 
 figure, axes = plt.subplots(figsize=(4.5, 3.6), layout="constrained")
-names = ["plain", "with noise layer"]
-axes.bar(names, [np.mean(v) for v in scores.values()], color=["0.65", "tab:blue"])
+names = ["plain", "sknoisy"]
+axes.bar(
+    names, [np.mean(v) for v in scores.values()], color=["0.55", "#0072B2"]
+)
 for i, values in enumerate(scores.values()):
     axes.plot([i] * 3, values, "k.")
 axes.set(
-    ylim=(0, 1.02), ylabel="clean test accuracy", title="The same convolutional network, twice"
+    ylim=(0, 1.02),
+    ylabel="clean test accuracy",
+    title="The same convolutional network, twice",
 )
 plt.show()
