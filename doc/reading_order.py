@@ -11,6 +11,7 @@ ORDER = [
     "plot_text",
     "plot_cnn",
     "plot_annotators",
+    "plot_checked_labels",
     "plot_grid_search",
     "plot_halving_search",
     # background

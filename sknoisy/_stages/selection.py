@@ -90,12 +90,16 @@ class Candidate:
         if weight is not None and len(self.rows):
             self.weight = weight[self.rows] / weight[self.rows].mean()
 
-    def gain(self, other: Candidate) -> tuple[float, float]:
+    def gain(self, other: Candidate, among: np.ndarray | None = None) -> tuple[float, float]:
         """Return by how much it explains a label better than another, and the standard error.
 
-        Of the rows that were held out from both.
+        Of the rows that were held out from both, or of some of them; zero if there are none.
         """
         mine, others = np.isin(self.rows, other.rows), np.isin(other.rows, self.rows)
+        if among is not None:
+            mine, others = mine & np.isin(self.rows, among), others & np.isin(other.rows, among)
+            if not mine.any():
+                return 0.0, 0.0
         gains = self.weight[mine] * (self.log_likelihood[mine] - other.log_likelihood[others])
         gain = float(gains.mean()) - self.penalty + other.penalty
         return gain, float(gains.std() / np.sqrt(max(len(gains), 1)))

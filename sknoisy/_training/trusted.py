@@ -8,18 +8,17 @@ import numpy as np
 
 from sknoisy._data.folds import Fold, held_out_with_checked
 from sknoisy._data.trusted import UNKNOWN
-from sknoisy._stages.selection import Candidate, Start, select, select_noise_model
+from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.counts import expected_transition
 from sknoisy._transition.trusted import (
+    and_supposed,
+    contradict,
     explained_counts,
     named_by_counts,
     trusted_start,
 )
-
-#: Estimates of which the one that explains the counts of checked rows best is tried.
-_ESTIMATES = ("mixture", "confident", "hard")
 
 #: Checked rows for each of the others, where they are trained on more often.
 _SHARES_OF_CHECKED = (0.1, 0.5)
@@ -56,18 +55,27 @@ class TrustedTrainer(Trainer):
             return self._plain([])
         before = observed if self._keeps_baseline(observed) else None
         tried = self._compete(self._ahead(observed, before, starts), before)
-        tried += self._tried_heavier(select(tried, 0.0))
-        best = select(tried, 0.0)
-        others = self._trusted_only(best)
-        compared = [*others, best]
-        if self.config.noise_model == "c":
-            others += self._tried_c(best)
-            compared += others[-1:]
-        self.candidates = [observed, *tried, *others]
+        tried += self._tried_heavier(select_start(tried, cautious=True))
+        best = select_start(tried, cautious=True)
+        others = self._tried_c(best) if self.config.noise_model == "c" else []
+        compared = [best, *others]
         if self.config.select_noise_model and not self._labels_are_wrong(observed):
             compared.insert(0, observed)
-        best = select_noise_model(compared) if compared[0] is observed else select(compared, 0.0)
+        only = self._trusted_only(best)
+        self.candidates = [observed, *tried, *others, only]
+        best = self._by_checks(select_noise_model(compared), only)
         return self._plain(self.candidates) if best is observed else best
+
+    def _by_checks(self, best: Candidate, only: Candidate) -> Candidate:
+        """Return the network of checked rows only, or another one that is better.
+
+        Checked rows speak of true labels, whatever the noise depends on, so they come first; where
+        they are too few to tell, all held-out rows do.
+        """
+        gain, error = only.gain(best, among=self.data.rows_trusted)
+        if abs(gain) <= error:
+            gain, _ = only.gain(best)
+        return only if gain > 0 else best
 
     def _make_folds(self) -> list[Fold]:
         """Return the ways to hold rows out, with more of the checked ones where they are few."""
@@ -96,13 +104,12 @@ class TrustedTrainer(Trainer):
         self.candidates = [plain, *candidates] if self.folds else []
         return plain
 
-    def _trusted_only(self, best: Candidate) -> list[Candidate]:
+    def _trusted_only(self, best: Candidate) -> Candidate:
         """Train on checked rows only, and explain other labels through a matrix found before."""
         self.stages.restore(best.states[0])
         noise = self.net.network.noise
         assert noise is not None
-        candidate = self._candidate("trusted", "trusted_only", noise.matrix(), None)
-        return self._tried_against(best, candidate)
+        return self._try("trusted", "trusted_only", noise.matrix())
 
     def _tried_heavier(self, best: Candidate) -> list[Candidate]:
         """Train with few checked rows more often than others, as long as that helps.
@@ -160,12 +167,16 @@ class TrustedTrainer(Trainer):
             name: named_by_counts(estimate.transition, counts)
             for name, estimate in estimator.estimates(predict).items()
         }
+        best = max(matrices, key=lambda name: explained_counts(matrices[name], counts))
+        starts = {name: matrices[name] for name in (next(iter(matrices)), best)}
+        counted = and_supposed(counts, matrices[best])
         if self.data.n_classes <= MANY_CLASSES:
-            among = counts[np.ix_(estimator.supported, estimator.supported)]
+            among = counted[np.ix_(estimator.supported, estimator.supported)]
             start = partial(trusted_start, counts=among, random_state=self.seed)
-            matrices["trusted"] = estimator.estimate(start, predict).transition
-        matrices["counted"] = expected_transition(counts)
-        others = [name for name in matrices if name in _ESTIMATES]
-        best = max(others, key=lambda name: explained_counts(matrices[name], counts), default=None)
-        left_out = {name for name in others if name != best}
-        return [(name, matrix) for name, matrix in matrices.items() if name not in left_out]
+            starts["trusted"] = estimator.estimate(start, predict).transition
+        starts["counted"] = expected_transition(counted)
+        return [
+            (name, found)
+            for name, found in starts.items()
+            if name == "counted" or not contradict(counts, found)
+        ]

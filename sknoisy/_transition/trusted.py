@@ -11,6 +11,8 @@ from sknoisy._transition.mixture import recount
 from sknoisy._transition.starts import Estimate, fit_mixture
 
 _SPREAD = 0.02
+_SUPPOSED_ROWS = 2.0
+_COUNTED = 0.5
 
 
 def trusted_counts(
@@ -63,7 +65,7 @@ def trusted_start(
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
     counts : ndarray of shape (true, observed)
-        From `trusted_counts`.
+        From `trusted_counts`, or with `and_supposed` from few of them.
     random_state : int or None, default=None
 
     Returns
@@ -97,6 +99,32 @@ def explained_counts(transition: FloatArray, counts: FloatArray) -> float:
     """
     spread = (1.0 - _SPREAD) * transition + _SPREAD / len(transition)
     return float(np.sum(counts * np.log(spread)))
+
+
+def and_supposed(counts: FloatArray, transition: FloatArray) -> FloatArray:
+    """Add two rows of each class to counts, as a matrix that was estimated otherwise has them.
+
+    Parameters
+    ----------
+    counts, transition : ndarray of shape (true, observed)
+    """
+    return counts + _SUPPOSED_ROWS * transition
+
+
+def contradict(counts: FloatArray, transition: FloatArray) -> bool:
+    """Whether a matrix is far from counts, given that as many numbers were counted.
+
+    By three standard deviations of the chi-squared distribution.
+
+    Parameters
+    ----------
+    counts, transition : ndarray of shape (true, observed)
+    """
+    found = expected_transition(counts)
+    deviance = 2.0 * (explained_counts(found, counts) - explained_counts(transition, counts))
+    counted = np.maximum((counts >= _COUNTED).sum(axis=1) - 1, 0).sum()
+    free = float(max(counted, len(counts)))
+    return bool(deviance > free + 3.0 * np.sqrt(2.0 * free))
 
 
 def named_by_counts(transition: FloatArray, counts: FloatArray) -> FloatArray:
