@@ -263,6 +263,22 @@ def test_a_baseline_that_used_up_its_epochs_is_gone_on_with(spy):
     assert not same_network(states["s"], states["baseline"])
 
 
+@pytest.mark.parametrize(("best_epoch", "is_kept"), [(6, False), (7, True)])
+def test_the_epochs_a_baseline_needed_end_with_its_best_one(spy, monkeypatch, best_epoch, is_kept):
+    """Beyond half of them joint training goes on from it, however many epochs there were."""
+    train_stage = SkorchNet.train_stage
+
+    def best_at(self, stage, *rest, **params):
+        end = train_stage(self, stage, *rest, **params)
+        return end._replace(best_epoch=best_epoch) if stage == "baseline" else end
+
+    monkeypatch.setattr(SkorchNet, "train_stage", best_at)
+    classifier(max_epochs=12, lr=1e-3, early_stopping=True).fit(*blobs())
+    new = next(row["state"] for row in spy if row["stage"] == "baseline")
+    joint = next(row["state"] for row in spy if row["stage"] == "s")
+    assert same_network(joint, new) != is_kept
+
+
 def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(spy, monkeypatch):
     monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
     classifier(max_epochs=5, early_stopping=True).fit(*blobs())
