@@ -5,11 +5,12 @@ cosmic-ray``), and runs the tests against it, in a copy of the working tree::
 
     OMP_NUM_THREADS=1 python tools/mutants.py sknoisy/_model sknoisy/_transition --sample 100
 
-First come the tests of the same name as the module, then those of its folder, then those named by
-``--then``. A mutant is killed by a test that fails, or if they take four times as long. Those that
-survive are printed as a difference: either a test is missing, or the change makes no difference to
-anybody. Mutants of annotations are left out. ``--results`` appends a row for each mutant to a CSV
-file; a second run with the same seed goes on where the file ends.
+The tests are those of the folder of the module, and those named by ``--then``. First come the tests
+of the same name as the module, then the files that are quick, and in each file the tests that are.
+A mutant is killed by a test that fails, or one that takes far longer than without the change. Those
+that survive are printed as a difference: either a test is missing, or the change makes no
+difference to anybody. Mutants of annotations are left out. ``--results`` appends a row for each
+mutant to a CSV file; a second run with the same seed goes on where the file ends.
 
 The tests run in forks of this process, which has loaded all that they need but the package.
 """
@@ -25,6 +26,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -131,42 +133,80 @@ def draw(modules: list[Path], size: int, seed: int) -> tuple[list[Mutant], int]:
     return mutants, len(found)
 
 
-def tests_of(module: Path, then: list[str]) -> list[tuple[str, ...]]:
-    """Return the tests of a module, the most likely to notice first."""
+def tests_of(module: Path, then: list[str]) -> tuple[str, ...]:
+    """Return the files and folders of tests that may notice a change of a module."""
     folder = module.parent.name.lstrip("_")
-    name = module.stem.lstrip("_")
-    if folder == "sknoisy":
-        return [(f"tests/test_{name}.py",), *([tuple(then)] if then else [])]
-    own = Path("tests") / folder / f"test_{name}.py"
-    rounds: list[tuple[str, ...]] = [(str(own.parent),)]
-    if (ROOT / own).exists():
-        rounds = [(str(own),), (str(own.parent), f"--ignore={own}")]
-    return [*rounds, *([tuple(then)] if then else [])]
+    own = f"tests/test_{module.stem}.py" if folder == "sknoisy" else f"tests/{folder}"
+    return own, *then
 
 
-class FirstFailure:
-    """A plugin of pytest that writes the name of the first test that fails."""
+class Tests:
+    """A plugin of pytest that runs the tests most likely to notice first, and stops slow ones.
 
-    def __init__(self, to: int) -> None:
-        self.to = to
+    Parameters
+    ----------
+    log : Path
+        Gets a line for each test: its name, the seconds that the processor took, and whether it
+        failed.
+    name : str
+        The tests of a file of this name come first.
+    seconds : dict
+        What each test takes without a change. Quick files come first, and quick tests in a file;
+        four times as long as the longest one of its file and ten seconds is too slow.
+    """
+
+    def __init__(self, log: Path, name: str, seconds: dict[str, float]) -> None:
+        self.log = log
+        self.name = name
+        self.seconds = seconds
+        self.of_file: dict[str, list[float]] = {}
+        for test, took in seconds.items():
+            self.of_file.setdefault(test.split("::")[0], []).append(took)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Sort the tests."""
+
+        def place(item: pytest.Item) -> tuple[Any, ...]:
+            file = item.nodeid.split("::")[0]
+            is_own = Path(file).stem == f"test_{self.name}"
+            took = sum(self.of_file.get(file, []))
+            return not is_own, took, file, self.seconds.get(item.nodeid, 0.0)
+
+        items.sort(key=place)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Time a test, and end the process if it takes too long."""
+        if self.seconds:
+            longest = max(self.of_file.get(item.nodeid.split("::")[0], [0.0]))
+            signal.setitimer(signal.ITIMER_PROF, 10 + 4 * longest)
+        self.failed, began = False, time.process_time()
+        result = yield
+        with self.log.open("a") as file:
+            file.write(f"{time.process_time() - began:.3f} {self.failed:d} {item.nodeid}\n")
+        return result
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Take note of a test."""
-        if report.failed:
-            os.write(self.to, report.nodeid.encode() + b"\n")
+        """Take note of a failure."""
+        self.failed |= report.failed
 
 
-def run_tests(tests: tuple[str, ...], tree: Path, most: int) -> tuple[str | None, float]:
+def run_tests(
+    tests: tuple[str, ...], tree: Path, name: str, seconds: dict[str, float]
+) -> tuple[str | None, dict[str, float]]:
     """Run tests in a fork.
 
-    Returns the first one that fails, or None if all of them pass, and the seconds that the
-    processor took, which are at most `most`.
+    Returns the first one that fails, or None if all of them pass, and the seconds of those that
+    were run.
     """
-    read, write = os.pipe()
+    log = tree.parent / "log"
+    log.write_text("")
     process = os.fork()
     if process == 0:
         os.chdir(tree)
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+        if seconds:
+            most = 60 + int(4 * sum(seconds.values()))
+            resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nowhere, stream)
@@ -176,38 +216,38 @@ def run_tests(tests: tuple[str, ...], tree: Path, most: int) -> tuple[str | None
         status = 1
         try:
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-            status = pytest.main([*options, *tests], plugins=[FirstFailure(write)])
+            status = pytest.main([*options, *tests], plugins=[Tests(log, name, seconds)])
         finally:
             os._exit(int(status))
-    os.close(write)
-    _, status, used = os.wait4(process, 0)
-    with os.fdopen(read) as failures:
-        failed = failures.readline().strip()
-    if not failed and status:
+    _, status = os.waitpid(process, 0)
+    rows = [line.split(" ", 2) for line in log.read_text().splitlines()]
+    failed = next((test for _, has_failed, test in rows if has_failed == "1"), None)
+    if failed is None and status:
         failed = "too slow" if os.WIFSIGNALED(status) else "not collected"
-    return failed or None, used.ru_utime + used.ru_stime
+    return failed, {test: float(took) for took, _, test in rows}
 
 
 def outcome(mutant: Mutant, tree: Path, then: list[str]) -> str:
     """Run the tests against a mutant; return "survived", or the test that it is killed by."""
-    rounds = tests_of(mutant.module, then)
-    limits = [10 + int(4 * seconds_unchanged(tests, tree)) for tests in rounds]
+    tests = tests_of(mutant.module, then)
+    seconds = seconds_unchanged(tests, tree)
     path = tree / mutant.module
     whole = path.read_text()
     path.write_text(mutant.code)
     try:
-        runs = (run_tests(tests, tree, most) for tests, most in zip(rounds, limits, strict=True))
-        return next((failed for failed, _ in runs if failed), "survived")
+        failed, _ = run_tests(tests, tree, mutant.module.stem.lstrip("_"), seconds)
+        return failed or "survived"
     finally:
         path.write_text(whole)
 
 
 @cache
-def seconds_unchanged(tests: tuple[str, ...], tree: Path) -> float:
+def seconds_unchanged(tests: tuple[str, ...], tree: Path) -> dict[str, float]:
     """Time the tests on the code as it is, where all must pass: else they kill every mutant."""
-    failed, seconds = run_tests(tests, tree, 3600)
+    failed, seconds = run_tests(tests, tree, "", {})
     if failed is not None:
         sys.exit(f"{failed} fails without a change")
+    print(f"{sum(seconds.values()):.0f} s for {len(seconds)} tests without a change", flush=True)
     return seconds
 
 

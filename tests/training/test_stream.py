@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
+from sknoisy import NoisyLabelClassifier
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.stream import start_from_block
 from sknoisy.metrics import transition_matrix_error
@@ -61,3 +62,21 @@ def test_the_label_of_a_row_without_weight_makes_no_difference(n_classes, monkey
     other = np.where(ignored, (labels + 2) % n_classes, labels)
     assert_allclose(start(predicted, other, weight, compare=False), found, atol=1e-6)
     assert np.abs(start(predicted, other, compare=False) - found).max() > 0.05
+
+
+@pytest.mark.parametrize("n_iter_no_change", [1, 3])
+def test_a_noise_layer_has_as_many_blocks_to_prove_itself_as_it_is_given(
+    n_iter_no_change, monkeypatch
+):
+    found = [uniform_transition(5, 0.3)]
+    monkeypatch.setattr(
+        "sknoisy._training.stream.start_from_block",
+        lambda *args, **kwargs: found.pop() if found else None,
+    )
+    # Nothing is learned, so the observed labels are as likely with the noise as without.
+    X, y = np.zeros((1000, 2)), np.arange(1000) % 5
+    classifier = NoisyLabelClassifier(lr=1e-12, random_state=0, n_iter_no_change=n_iter_no_change)
+    models = []
+    while len(models) < 20 and not (found == [] and models[-1] is None):
+        models.append(classifier.partial_fit(X, y, classes=range(5)).noise_model_)
+    assert models.count("s") == n_iter_no_change
