@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 _CHOICES = {"fused", "foreach", "capturable", "differentiable"}
 _LENGTH_OF_TRIAL = 64  # long enough for vector instructions
-_LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def fused_by_default(
@@ -104,9 +103,11 @@ def _is_alike(weight: Tensor) -> bool:
         gradient.layout == torch.strided
         and gradient.dtype == weight.dtype
         and gradient.device == weight.device
-        and any(
-            weight.is_contiguous(memory_format=layout)
-            and gradient.is_contiguous(memory_format=layout)
-            for layout in _LAYOUTS
+        and (
+            (weight.is_contiguous() and gradient.is_contiguous())
+            or (
+                weight.is_contiguous(memory_format=torch.channels_last)
+                and gradient.is_contiguous(memory_format=torch.channels_last)
+            )
         )
     )
