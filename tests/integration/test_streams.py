@@ -205,8 +205,9 @@ def test_the_baseline_gets_as_many_blocks_of_patience_as_it_is_given(monkeypatch
                 break
         starts[n_iter_no_change] = start + 500
         assert calls == [1000]
-    # The first chunk is not predicted before it is learned; then come blocks of 1000 rows.
-    assert [starts[n] - starts[1] for n in (3, 6)] == [2000, 5000]
+    # The first chunk is not predicted before it is learned; then come blocks of 1000 rows, of which
+    # the first one has none to be better than.
+    assert starts == {1: 2500, 3: 4500, 6: 7500}
 
 
 # --- What a call does ---------------------------------------------------------------------------

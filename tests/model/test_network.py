@@ -112,6 +112,14 @@ def test_a_column_that_was_constant_keeps_its_weights_when_it_varies():
     assert_close(mlp(X).detach(), before)
 
 
+def test_a_column_that_becomes_constant_keeps_its_weights():
+    mlp = MLP(2, (8,))
+    mlp.standardization.reset(np.zeros(2), np.array([2.0, 1.0]))
+    weight = mlp[1].weight.detach().clone()
+    mlp.restandardize(np.zeros(2), np.array([np.inf, 3.0]))
+    assert_close(mlp[1].weight, weight * torch.tensor([1.0, 3.0]))
+
+
 def test_the_input_is_restandardised_without_hidden_layers_too():
     mlp = MLP(2, ())
     mlp.restandardize(np.array([1.0, 2.0]), np.array([2.0, 4.0]))

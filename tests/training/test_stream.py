@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy._training import stream
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.stream import start_from_block
 from sknoisy.metrics import transition_matrix_error
@@ -80,3 +81,40 @@ def test_a_noise_layer_has_as_many_blocks_to_prove_itself_as_it_is_given(
     while len(models) < 20 and not (found == [] and models[-1] is None):
         models.append(classifier.partial_fit(X, y, classes=range(5)).noise_model_)
     assert models.count("s") == n_iter_no_change
+
+
+@pytest.mark.parametrize("init", ["confusion", "cluster"])
+def test_a_start_that_is_asked_for_is_that_of_the_block(init, monkeypatch):
+    seen = []
+
+    def start(log_proba, target, weight, **seed):
+        seen.append(len(target))
+        return uniform_transition(5, 0.3)
+
+    def compared(*args, **kwargs):
+        pytest.fail("starts were compared")
+
+    monkeypatch.setattr(f"sknoisy._training.stream.{init}_start", start)
+    monkeypatch.setattr("sknoisy._training.stream.start_from_block", compared)
+    params = {"lr": 1e-12, "random_state": 0, "n_iter_no_change": 1}
+    classifier = NoisyLabelClassifier(transition_init=init, select_noise_model=False, **params)
+    X, y = np.zeros((1000, 2)), np.arange(1000) % 5
+    for _ in range(4):
+        classifier.partial_fit(X, y, classes=range(5))
+    assert seen == [1000]
+    assert_allclose(classifier.initial_transition_matrix_, uniform_transition(5, 0.3))
+
+
+@pytest.mark.parametrize("n_classes", [5, MANY_CLASSES + 20])
+def test_the_dense_mixture_is_for_few_classes(n_classes, monkeypatch):
+    fitted = []
+    for name in ("fit_mixture", "fit_sparse_mixture"):
+        fit = getattr(stream, name)
+
+        def spy(*args, name=name, fit=fit, **kwargs):
+            fitted.append(name)
+            return fit(*args, **kwargs)
+
+        monkeypatch.setattr(stream, name, spy)
+    start(*block(uniform_transition(n_classes, 0.3), max(1000, 10 * n_classes)))
+    assert fitted == ["fit_mixture" if n_classes == 5 else "fit_sparse_mixture"]

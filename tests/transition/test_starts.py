@@ -370,7 +370,8 @@ def test_rows_to_cluster_are_capped_by_the_number_of_classes():
     for n_classes, most in ((2, 20_000), (10, 20_000), (60, 11_111), (1000, 5_000)):
         rows = starts._capped_rows(100_000, n_classes, 0)
         assert len(np.unique(rows)) == len(rows) == most
-        assert starts._capped_rows(most, n_classes, 0) == slice(None)
+        for n_samples in (most, most - 1, 10):
+            assert starts._capped_rows(n_samples, n_classes, 0) == slice(None)
 
 
 # --- The matrix beside calibrated predictions ---------------------------------------------------

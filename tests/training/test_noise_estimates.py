@@ -1,0 +1,71 @@
+"""What estimates of the noise are given to see, and what is taken off the gain of their starts."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.datasets import make_blobs
+
+from sknoisy import NoisyLabelClassifier
+from sknoisy._training import noise_estimates
+from sknoisy._training.trainer import Trainer
+from sknoisy._transition.starts import Estimate
+from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
+
+
+def blobs(n_samples=120, rate=0.2):
+    X, y = make_blobs(n_samples, centers=3, cluster_std=1.0, random_state=2)
+    return X, corrupt_labels(y, pair_transition(3, rate), random_state=0)
+
+
+def fit(X, y, **params):
+    defaults = {"random_state": 0, "hidden_layer_sizes": (16,), "select_noise_model": False}
+    return NoisyLabelClassifier(**defaults | params).fit(X, y)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_predictions_among_classes_with_enough_labels_sum_to_one(early_stopping, monkeypatch):
+    """Rows of the others are left out, and so is what is predicted of them."""
+    seen = []
+
+    def see(log_proba, target, weight, **seed):
+        seen.append(np.exp(log_proba))
+        return Estimate(uniform_transition(log_proba.shape[1], 0.2), -1.0)
+
+    for name in ("calibrated_start", "mixture_start", "confident_start", "hard_start"):
+        monkeypatch.setattr(noise_estimates, name, see)
+    X, y = blobs(200)
+    X, y = np.r_[X, np.full((9, 2), 20.0)], np.r_[y, np.full(9, 3)]
+    fit(X, y, max_epochs=2, early_stopping=early_stopping)
+    assert len(seen) == (4 if early_stopping else 2)
+    for proba in seen:
+        assert proba.shape == (200, 3)
+        assert_allclose(proba.sum(axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_a_start_pays_for_its_entries_where_it_saw_the_labels_that_judge(
+    early_stopping, monkeypatch
+):
+    """With rows held out for good few of them were seen; the calibrated start is shrunk."""
+    starts = {"calibrated": pair_transition(3, 0.1), "mixture": uniform_transition(3, 0.3)}
+    for name, start in starts.items():
+        found = Estimate(start, {"calibrated": -1.0, "mixture": -0.5}[name])
+        monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, f=found, **k: f)
+    for name in ("confident", "hard"):
+        monkeypatch.setattr(
+            noise_estimates, f"{name}_start", lambda *a, **k: uniform_transition(3, 0.3)
+        )
+    made, make = [], Trainer._candidate
+
+    def record(self, *args):
+        made.append(make(self, *args))
+        return made[-1]
+
+    monkeypatch.setattr(Trainer, "_candidate", record)
+    fit(*blobs(), max_epochs=2, early_stopping=early_stopping)
+    # Six entries of more than a label each, half a label for each of them, of 120.
+    expected = {None: 0.0, "calibrated": 0.0, "mixture": 0.0 if early_stopping else 3 / 120}
+    paid = {c.start: c.penalty for c in made if c.start in expected}
+    assert {None, "calibrated"} <= paid.keys()
+    assert early_stopping or "mixture" in paid
+    assert paid == {start: pytest.approx(expected[start]) for start in paid}
