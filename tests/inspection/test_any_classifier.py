@@ -50,6 +50,12 @@ def test_given_probabilities_say_which_labels_are_wrong_and_how_many(issues):
     np.testing.assert_array_equal(label_quality(None, X, y, pred_proba=PROBA), issues.all_quality)
 
 
+def test_the_test_of_noise_says_how_many_given_probabilities_speak_against():
+    test = noise_test(None, None, y, pred_proba=PROBA)
+    assert test.pvalue < 1e-3
+    assert abs(test.noise_rate - wrong.mean()) < 0.05
+
+
 def test_a_better_ranking_than_by_the_probability_of_the_label(issues):
     auroc = roc_auc_score(wrong, -issues.all_quality)
     assert auroc > 0.97

@@ -58,3 +58,19 @@ def test_the_network_without_noise_model_is_taken_where_it_says_more(better, mon
     fit = chosen(*pair, y, monkeypatch)
     assert (np.ptp(fit.clean_log_proba) > 1) == (np.ptp(found.clean_log_proba) > 1)
     assert fit.log_likelihood.mean() > sharpen(*blurred[:2]).log_likelihood.mean() + 0.01
+
+
+def test_the_models_of_the_folds_keep_their_noise_model(monkeypatch):
+    """It is judged by all rows that were held out, not in each fold by some of them."""
+    found, y = held_out(300)
+    fitted = []
+
+    def of_folds(estimator, *rest):
+        fitted.append((estimator.noise_model, estimator.select_noise_model))
+        return found
+
+    monkeypatch.setattr(_cross_fitting, "out_of_fold_log_probabilities", of_folds)
+    rows = Partition(y, np.arange(K), y, [])
+    cross_fit(NoisyLabelClassifier(), np.zeros((len(y), 1)), rows)
+    assert ("s", False) in fitted
+    assert [noise_model for noise_model, _ in fitted] == ["s", None]
