@@ -181,10 +181,14 @@ class Tests:
             longest = max(self.of_file.get(item.nodeid.split("::")[0], [0.0]))
             signal.setitimer(signal.ITIMER_PROF, 10 + 4 * longest)
         self.failed, began = False, time.process_time()
-        result = yield
-        with self.log.open("a") as file:
-            file.write(f"{time.process_time() - began:.3f} {self.failed:d} {item.nodeid}\n")
-        return result
+        try:
+            return (yield)
+        except BaseException:  # an interrupt
+            self.failed = True
+            raise
+        finally:
+            with self.log.open("a") as file:
+                file.write(f"{time.process_time() - began:.3f} {self.failed:d} {item.nodeid}\n")
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Take note of a failure."""
