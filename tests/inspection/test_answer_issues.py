@@ -101,6 +101,15 @@ def test_intervals_of_annotators_hold_the_matrices(crowd, fitted):
     assert few.standard_error.mean() > 1.5 * found.standard_error.mean()
 
 
+def test_the_standard_error_of_a_matrix_is_half_of_an_interval_of_two_thirds(crowd, fitted):
+    X, _, answers = crowd
+    found = transition_interval(fitted, X, answers, confidence=0.6827)
+    half = (found.upper - found.lower) / 2
+    common = (found.annotator_transitions > 0.1) & (found.annotator_transitions < 0.9)
+    assert common.sum() > 10
+    assert_allclose(half[common], found.standard_error[common], rtol=0.1)
+
+
 def test_what_needs_one_label_a_row_is_refused(crowd, fitted):
     X, _, answers = crowd
     with pytest.raises(ValueError, match="`pred_proba` needs one observed label a row"):
