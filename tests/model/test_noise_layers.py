@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from sknoisy._model.feature_noise import FeatureTransition
-from sknoisy._model.noise_layers import ClassTransition
+from sknoisy._model.noise_layers import ClassTransition, LabelFactors
 
 TRANSITION = torch.tensor(
     [[0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4]], dtype=torch.float64
@@ -137,3 +137,12 @@ def test_repr_says_how_large_a_layer_is_and_whether_it_learns():
     fixed = ClassTransition(TRANSITION, learnable=False)
     assert repr(fixed) == "ClassTransition(n_classes=3, learnable=False)"
     assert repr(FeatureTransition(TRANSITION, 4)) == "FeatureTransition(n_classes=3, n_hidden=4)"
+
+
+def test_factors_of_batches_are_joined_row_after_row():
+    answers = LabelFactors(torch.zeros(3, 2), torch.ones(3, 2), torch.tensor([0, 0, 1]))
+    labels = LabelFactors.of_rows(torch.full((2, 2), 2.0), torch.full((2, 2), 3.0))
+    joined = LabelFactors.joined([answers, labels, labels], [2, 2, 2])
+    assert joined.row.tolist() == [0, 0, 1, 2, 3, 4, 5]
+    assert joined.clean_log_proba[:, 0].tolist() == [0.0] * 3 + [2.0] * 4
+    assert joined.log_column[:, 0].tolist() == [1.0] * 3 + [3.0] * 4
