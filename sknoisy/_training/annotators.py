@@ -32,7 +32,7 @@ _ROWS_OF_A_BLOCK_PER_CLASS = 10
 
 #: Answers that differ prove that some are wrong: the label of the majority has to be better by so
 #: many standard errors to be preferred. Where annotators err alike, unseen answers repeat what the
-#: majority got wrong, and speak for it.
+#: majority got wrong, and support it.
 _ERRORS_OF_MAJORITY = 3.0
 
 

@@ -230,7 +230,7 @@ class Trainer:
         end = self.stages.train(candidate, self.folds[number], number=number)
         candidate.epochs.append(end.best_epoch)
         candidate.states.append(self.stages.state())
-        self._judge(candidate, self.folds[number])
+        self._judge_candidate(candidate, self.folds[number])
 
     def _begin(self, number: int, candidate: Candidate) -> None:
         """Give the network the weights from which the training of a candidate starts."""
@@ -239,7 +239,7 @@ class Trainer:
         else:
             self.stages.restore(candidate.before.states[number])
 
-    def _judge(self, candidate: Candidate, fold: Fold) -> None:
+    def _judge_candidate(self, candidate: Candidate, fold: Fold) -> None:
         log_likelihood = self.stages.unseen_log_likelihood(fold)
         log_likelihood[candidate.rows] = candidate.log_likelihood
         candidate.judge(log_likelihood, self.data.weight)
@@ -406,7 +406,7 @@ class Trainer:
         for candidate in tried:
             self._begin(0, candidate)
             self.stages.loss_after(fold, n_epochs, np.asarray(candidate.transition))
-            self._judge(candidate, fold)
+            self._judge_candidate(candidate, fold)
         return [(str(c.start), c.transition) for c in self._not_behind(tried)]
 
     @staticmethod

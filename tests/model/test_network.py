@@ -120,6 +120,14 @@ def test_a_column_that_becomes_constant_keeps_its_weights():
     assert_close(mlp[1].weight, weight * torch.tensor([1.0, 3.0]))
 
 
+def test_a_column_of_sparse_rows_keeps_its_weights_when_it_varies_for_the_first_time():
+    mlp = MLP(4, (8,), columns=np.array([0, 2, 3]))
+    mlp.reset_standardization(np.zeros(4), np.array([1.0, 1.0, np.inf, 4.0]))
+    weight = mlp.sparse_input.weight.detach().clone()
+    mlp.restandardize(np.zeros(4), np.array([2.0, 1.0, 3.0, 2.0]))
+    assert_close(mlp.sparse_input.weight, weight * torch.tensor([[2.0], [1.0], [0.5]]))
+
+
 def test_the_input_is_restandardised_without_hidden_layers_too():
     mlp = MLP(2, ())
     mlp.restandardize(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
