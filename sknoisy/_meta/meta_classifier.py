@@ -258,6 +258,9 @@ class NoisyLabelMetaClassifier(
         label, weight = target[rows], posterior[rows, target[rows]]
         if self.targets == "posterior":
             share = np.where(posterior[rows] < _SMALLEST_SHARE, 0.0, posterior[rows])
+            # Of each class at least one row, so that all classes stay.
+            likeliest = posterior[rows].argmax(axis=0), np.arange(len(self.classes_))
+            share[likeliest] = np.maximum(share[likeliest], _SMALLEST_SHARE)
             row, label = np.nonzero(share)
             weight = share[row, label] / share.sum(axis=1)[row]
             rows = rows[row]

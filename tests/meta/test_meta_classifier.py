@@ -109,3 +109,13 @@ def test_what_cannot_be_fitted_is_refused():
         NoisyLabelMetaClassifier(targets="soft").fit(X, y)
     with pytest.raises(NotFittedError):
         NoisyLabelMetaClassifier().predict(X)
+
+
+def test_a_class_that_no_row_is_likely_to_be_of_stays():
+    X, target = np.arange(30.0)[:, None], np.arange(30) % 3
+    meta = NoisyLabelMetaClassifier(LogisticRegression(), targets="posterior")
+    meta.classes_ = np.array(["a", "b", "c"])
+    posterior = np.where(X > 14, [0.7, 0.3, 0.0], [0.2, 0.8, 1e-6])
+    model = meta._fit_part(X, target, posterior, np.arange(30), 0)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    assert model.predict_proba(X)[:, 2].max() < 0.1
