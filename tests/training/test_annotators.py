@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy._training.annotators import AnnotatorTrainer
 
 MISSING = -1
 
@@ -20,3 +21,27 @@ def test_with_too_few_rows_to_hold_out_matrices_come_from_repeated_answers_alone
     assert fitted.noise_model_ == ("s" if repeated else None)
     assert fitted.selection_ == []
     assert set(fitted.history_[:, "stage"]) == {"s" if repeated else "baseline"}
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_answers_are_judged_in_rows_that_no_matrix_is_estimated_from(early_stopping, monkeypatch):
+    parts, make = [], AnnotatorTrainer._parts
+
+    def record(self):
+        found = make(self)
+        parts.append(found)
+        return found
+
+    monkeypatch.setattr(AnnotatorTrainer, "_parts", record)
+    y = np.arange(120) % 3
+    answers = np.column_stack([y, y, (y + (np.arange(120) % 4 == 0)) % 3])
+    X = np.eye(3)[y] + 0.1 * np.random.default_rng(0).normal(size=(120, 3))
+    params = {"hidden_layer_sizes": (4,), "max_epochs": 2, "random_state": 0}
+    NoisyLabelClassifier(early_stopping=early_stopping, **params).fit(X, answers)
+    assert parts
+    for found in parts:
+        for seen, judged in found:
+            assert len(seen) and len(judged)
+            assert not set(seen) & set(judged)
+        if not early_stopping:  # each row is judged once
+            assert sorted(np.concatenate([judged for _, judged in found])) == list(range(120))
