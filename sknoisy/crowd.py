@@ -314,7 +314,7 @@ class DawidSkeneResult(NamedTuple):
 
     @property
     def labels(self) -> NDArray[Any]:
-        """The likeliest label of each item, shape (n_items,)."""
+        """The most likely label of each item, shape (n_items,)."""
         return np.asarray(self.classes[self.posterior.argmax(axis=1)])
 
 

@@ -51,8 +51,9 @@ def summary_html(issues: Any) -> str:
     else:
         verdict = "noise is detected" if test.pvalue < 0.05 else "noise is not detected"
         parts.append(
-            f"<p>Test whether there is noise at all: p = {test.pvalue:.2g}, {verdict} at 5 %. With "
-            f"it a label of an unseen row is likelier by {test.log_likelihood_gain:.3f} nats.</p>"
+            f"<p>Test whether there is noise at all: p = {test.pvalue:.2g}, {verdict} at 5 %. The "
+            "noise model raises the log-likelihood of an unseen label by "
+            f"{test.log_likelihood_gain:.3f} nats.</p>"
         )
     if issues.transition_matrix is not None:
         parts.append(_matrix_html(np.asarray(issues.transition_matrix), issues.classes))
@@ -90,7 +91,7 @@ def _confusions_html(transition: np.ndarray, names: list[str]) -> str:
         for i, j in zip(*np.unravel_index(worst, off.shape), strict=True)
     )
     return (
-        f"<table class='matrix'><caption>The {len(worst)} likeliest confusions of {len(names)} "
+        f"<table class='matrix'><caption>The {len(worst)} most likely confusions of {len(names)} "
         "classes</caption><tr><th>true</th><th>observed</th><th>probability</th></tr>"
         f"{rows}</table>"
     )

@@ -42,7 +42,7 @@ def next_labels(
     annotators: ArrayLike | None = None,
     trusted: ArrayLike | None = None,
 ) -> Bunch:
-    r"""Rows whose label should be checked next, those first where a check is worth the most.
+    r"""Find the rows whose labels are most worth checking next.
 
     Parameters
     ----------
@@ -55,21 +55,22 @@ def next_labels(
     y : array-like of shape (n_samples,) or (n_samples, n_columns)
         Observed labels, or several answers a row.
     n : int, default=50
-        How many rows to name; fewer if fewer are left.
+        Number of rows to return; fewer if fewer are left.
     cv : int, splitter or iterable of (train, test) rows, default=None
-        None asks the fitted estimator; otherwise clones judge rows that they did not see.
+        None uses the fitted estimator. Otherwise each row is judged by a clone that was not trained
+        on it.
     groups : array-like of shape (n_samples,), default=None
-        For splitters that need them.
+        Groups for splitters that need them.
     pred_proba : array-like of shape (n_samples, n_classes), default=None
-        Out-of-sample probabilities of the observed labels, in place of `estimator` and `cv`.
+        Out-of-sample probabilities of the observed labels, instead of `estimator` and `cv`.
     classes : array-like of shape (n_classes,), default=None
-        Of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
+        Classes of the columns of `pred_proba`. None: ``estimator.classes_``, or the sorted labels.
     n_jobs : int, default=None
-        How many folds are fitted at a time.
+        Number of folds that are fitted at the same time.
     annotators : array-like of the shape of y, default=None
-        Who gave each answer, where `y` holds several a row, as in `NoisyLabelClassifier.fit`.
+        Who gave each answer if `y` has several for a row, as in `NoisyLabelClassifier.fit`.
     trusted : array-like of bool of shape (n_samples,), default=None
-        Rows that were checked already; they are not named again.
+        Rows that were checked already; they are not returned again.
 
     Returns
     -------
@@ -77,28 +78,28 @@ def next_labels(
         With the attributes
 
         indices : ndarray of int of shape (n,)
-            Positions of the rows, by falling gain.
+            Positions of the rows, in order of decreasing gain.
         expected_gain : ndarray of shape (n,)
-            By how much a check is expected to raise the probability that the label of the row, or
-            the consensus of its answers, is right.
+            Expected increase, by a check, of the probability that the label of the row, or the
+            consensus of its answers, is right.
         suggested_labels : ndarray of shape (n,)
-            The likeliest true labels.
+            The most likely true labels.
         annotators : ndarray of shape (n,)
-            Of several answers a row only: who should be asked.
+            Only with several answers a row: the annotator to ask.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError, TypeError, ValueError
-        As `find_label_issues`; and if `n` is no positive integer, or `trusted` no mask of the rows.
+        As `find_label_issues`; also if `n` is not a positive integer or `trusted` is not a mask.
 
     See Also
     --------
-    find_label_issues : As many labels as are probably wrong, for a review of them all.
+    find_label_issues : All labels that are probably wrong.
 
     Notes
     -----
     A check of a label corrects it with probability :math:`1 - p(y=z_t \mid x_t, z_t)`, which is
-    the expected gain. Of several answers a row, annotator a is expected to raise the probability
+    the expected gain. With several answers a row, annotator a is expected to raise the probability
     of the consensus from :math:`\max_i c_{ti}` to :math:`\sum_z \max_i c_{ti} T^a_{iz}`; the best
     annotator who has not answered yet is named.
 

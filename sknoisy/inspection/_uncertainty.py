@@ -228,8 +228,8 @@ def noise_test(
     The observed labels of held-out rows are predicted with and without a noise model. The null
     hypothesis is that the noise model does not make them more likely.
 
-    With `trusted` the question is another one: whether the matrix that is learned without any
-    checked label is compatible with the checked labels.
+    With `trusted`, a different question is answered: is the matrix that is learned without any
+    checked label compatible with the checked labels?
 
     Parameters
     ----------
@@ -253,12 +253,12 @@ def noise_test(
         Number of folds that are fitted at the same time.
     trusted : array-like of bool of shape (n_samples,), default=None
         Rows whose label was checked: `y` holds the true label there. Only for a
-        `NoisyLabelClassifier`, in a pipeline or a search or not; `cv` and `groups` have no part.
+        `NoisyLabelClassifier`, also inside a pipeline or a search. `cv` and `groups` are ignored.
     noisy_label : array-like of shape (n_samples,), default=None
-        What was observed of the checked rows before, where that is known, as in
+        Labels that were observed for the checked rows before, where known, as in
         `NoisyLabelClassifier.fit`.
     random_state : int, RandomState instance or None, default=0
-        Of the draws of the test with `trusted`.
+        Seed of the draws of the test with `trusted`.
 
     Returns
     -------
@@ -274,7 +274,7 @@ def noise_test(
         counted_transition : ndarray of shape (n_classes, n_classes)
             Counted on the checked rows; the identity for classes without any.
         n_trusted : ndarray of shape (n_classes,)
-            How many rows of each class were checked.
+            Number of checked rows of each class.
         classes : ndarray of shape (n_classes,)
             Classes of rows and columns.
 
@@ -325,8 +325,8 @@ def noise_test(
     ratio of these counts against the learned matrix is compared with 999 draws of it under the
     hypothesis that the matrix is right: observed labels are drawn by the matrix, whose own
     uncertainty is that of a Dirichlet distribution, and true labels of rows without an observed
-    label as they are predicted, after sharpening. Two classes that were confused with one another
-    are found by it.
+    label as they are predicted, after sharpening. This test finds two classes that were
+    swapped.
 
     Noise is told from overlapping classes by being the same wherever a class occurs. A large
     p-value does not mean that all labels are right: there may be too few rows, and every network

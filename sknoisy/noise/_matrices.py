@@ -198,7 +198,7 @@ def transition_from_trace(
     -------
     ndarray of shape (true, observed)
         A matrix with the given trace. Its diagonal is drawn uniformly and then moved towards 0 or
-        towards 1 to fit; the true label need not be the likeliest of its row.
+        towards 1 to fit; the true label need not be the most likely one of its row.
 
     See Also
     --------
@@ -272,8 +272,8 @@ def boundary_transition(
 ) -> FloatArray:
     r"""Noise that strikes near the boundary between the classes.
 
-    The less a classifier can tell the two likeliest classes of a sample apart, the likelier is a
-    wrong label; and the wrong label tends to be a class that the classifier finds plausible.
+    The less a classifier can tell the two most likely classes of a sample apart, the more likely is
+    a wrong label; and the wrong label tends to be a class that the classifier finds plausible.
 
     Parameters
     ----------
