@@ -13,7 +13,7 @@ _FEWEST_ROWS_TO_SPLIT = 64
 _FEWEST_ROWS_FOR_HALVES = 1000
 _FEWEST_ROWS_FOR_ONE_HALF = 2000
 _PARTS_OF_FEW_ROWS = 4
-_CHECKED_ROWS_TO_JUDGE = 100
+_CHECKED_ROWS_TO_JUDGE = 50
 
 
 class Fold(NamedTuple):
@@ -48,7 +48,7 @@ def held_out_fold(data: TrainingData, validation_fraction: float, seed: int) -> 
 def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: int) -> Fold:
     """Hold a share of the rows out, and up to half of those whose label was checked.
 
-    That is what it takes to have a hundred of them to judge by, if there are so many.
+    That is what it takes to have fifty of them to judge by, if there are so many.
 
     Parameters
     ----------
