@@ -100,7 +100,15 @@ FIGURE = Figure(
     options={"module": ConvNet, "batch_size": 256},
     network=network,
     levels=[0.30, 0.36, 0.40, 0.44, 0.46, 0.50],
-    chains=["published", "ours", "reed-hard", "sparse-published", "sparse"],
+    chains=[
+        "formula",
+        "code",
+        "ours",
+        "reed-hard",
+        "sparse-formula",
+        "sparse-code",
+        "sparse",
+    ],
     quick_size=4.0,
 )
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from protocol import Figure, Images, main
+from protocol import CHAINS, Figure, Images, main
 from sklearn.datasets import fetch_openml
 from torch import nn
 
@@ -33,6 +33,8 @@ from sknoisy.noise import permutation_transition
 
 #: The permutation of the digits that the paper flips to.
 PERMUTATION = [7, 9, 0, 4, 2, 1, 3, 5, 6, 8]
+#: The levels of the published plot.
+LEVELS = 0.30, 0.36, 0.38, 0.40, 0.42, 0.44, 0.46, 0.47, 0.475, 0.48, 0.485, 0.49, 0.495, 0.50
 
 
 def load(folder: Path | None) -> Images:
@@ -67,9 +69,10 @@ FIGURE = Figure(
     transition=lambda level, seed: permutation_transition(PERMUTATION, level),
     options={"module": hidden_layers, "batch_size": 256},
     network=network,
-    levels=[0.30, 0.40, 0.44, 0.46, 0.48, 0.49, 0.50],
-    chains=["published", "ours", "em-published", "em", "reed-soft", "reed-hard"],
+    levels=list(LEVELS),
+    chains=["formula", "code", "ours", "em-formula", "em", "reed-soft", "reed-hard"],
     quick_size=5.0,
+    variants=[name for name in CHAINS if name.startswith(("code-", "formula-"))],
 )
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def figure():
         options={"hidden_layer_sizes": (20,), "lr": 5e-3, "early_stopping": True},
         network=lambda: nn.Sequential(nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)),
         levels=[0.3],
-        chains=["published", "reed-hard"],
+        chains=["formula", "reed-hard"],
         quick_size=50.0,
     )
 
@@ -56,7 +56,7 @@ def run(figure, path, monkeypatch, *options):
 def test_stages_of_one_training_are_what_separate_fits_give(figure):
     import protocol
 
-    chain = protocol.CHAINS["published"]
+    chain = protocol.CHAINS["formula"]
     images = figure.load(None)
     true = figure.transition(0.3, 0)
     observed = corrupt_labels(images.y, true, exact=True, random_state=0)
@@ -71,7 +71,7 @@ def test_stages_of_one_training_are_what_separate_fits_give(figure):
         for model in (None, "s", "c")
     ]
     shared = list(shared)
-    assert [row["method"] for row in shared] == ["baseline", "s-published", "c-published"]
+    assert [row["method"] for row in shared] == ["baseline", "s-formula", "c-formula"]
     for row, fitted in zip(shared, separate, strict=True):
         assert row["accuracy"] == round(fitted.score(images.X_test, images.y_test), 5)
         assert row["epochs"] == fitted.n_iter_
