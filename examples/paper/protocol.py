@@ -98,7 +98,7 @@ class Chain(NamedTuple):
 
 
 #: The noise layer as published, without what this package adds to it.
-BARE = {"transition_prior": 0.0, "select_noise_model": False}
+BARE = {"transition_prior": 0.0, "select_noise_model": False, "early_stopping": True}
 FORMULA = {"transition_init": "confusion", **BARE}
 SPARSE = {"n_noise_targets": 5}
 MAX_EPOCHS = 40
@@ -215,8 +215,7 @@ def run_chain(
         random_state=seed,
         device=device,
         callbacks=[*chain.callbacks(), Milestones(score)],
-        **figure.options,
-        **chain.options,
+        **{**figure.options, **chain.options},
     ).fit(images.X, observed)
     matrix, start = noisy.transition_matrix_, noisy.initial_transition_matrix_
     for stage, row in rows.items():
