@@ -110,6 +110,7 @@ FIGURE = Figure(
         "sparse",
     ],
     quick_size=4.0,
+    variants=["known", "known-patient", "patient", "code-best-epoch", "formula-hard"],
 )
 
 if __name__ == "__main__":

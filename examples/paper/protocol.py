@@ -102,6 +102,10 @@ BARE = {"transition_prior": 0.0, "select_noise_model": False, "early_stopping": 
 FORMULA = {"transition_init": "confusion", **BARE}
 SPARSE = {"n_noise_targets": 5}
 MAX_EPOCHS = 40
+#: Stands for the true matrix.
+KNOWN = "known"
+#: Training that ends because held-out labels are explained no better, in fifteen epochs.
+PATIENT = {"max_epochs": "auto", "n_iter_no_change": 15}
 #: `n_iter_no_change` leaves it to the callbacks to stop.
 CODE = {"transition_init": "hard_confusion", "n_iter_no_change": MAX_EPOCHS, **BARE}
 
@@ -153,6 +157,12 @@ CHAINS = {
         _stages("code-calibrated-stop", "baseline", "s", "c"),
         partial(public_code_callbacks, plain_stopping=False),
     ),
+    "known": Chain({"transition_init": KNOWN, "learn_transition": False, **BARE}, {"s": "known"}),
+    "known-patient": Chain(
+        {"transition_init": KNOWN, "learn_transition": False, **BARE, **PATIENT},
+        {"s": "known-patient"},
+    ),
+    "patient": Chain(PATIENT, _stages("patient", "s", "c")),
     "formula-hard": Chain({**CODE, "n_iter_no_change": 4}, _stages("formula-hard", "s", "c")),
 }
 
@@ -209,13 +219,15 @@ def run_chain(
             rows[stage] = measured(chain.methods[stage], accuracy, **found)
 
     last = list(chain.methods)[-1]
+    options = {"max_epochs": max_epochs, **figure.options, **chain.options}
+    if options.get("transition_init") == KNOWN:
+        options["transition_init"] = true
     noisy = NoisyLabelClassifier(
         noise_model={"em": "s", "baseline": None}.get(last, last),
-        max_epochs=max_epochs,
         random_state=seed,
         device=device,
         callbacks=[*chain.callbacks(), Milestones(score)],
-        **{**figure.options, **chain.options},
+        **options,
     ).fit(images.X, observed)
     matrix, start = noisy.transition_matrix_, noisy.initial_transition_matrix_
     for stage, row in rows.items():
