@@ -4,9 +4,9 @@ The published figure for CIFAR-100
 
 Clean test accuracy of a small convolutional network on raw images, without augmentation, when a
 random permutation of the hundred classes has changed a share of the labels (Goldberger and
-Ben-Reuven, ICLR 2017): the baseline, hard bootstrapping, the s-model and the c-model with the
-published start and with the defaults of this package, and both with a sparse noise layer that
-keeps the five likeliest observed classes of each true class::
+Ben-Reuven, ICLR 2017): the baseline, hard bootstrapping, the s-model and the c-model by the
+formula as printed, by the public code and with the defaults of this package, and all of them with a
+sparse noise layer that keeps the five likeliest observed classes of each true class::
 
     python examples/paper/cifar100.py --quick --data FOLDER
     python examples/paper/cifar100.py --sizes 20 --levels .30 .46 --data FOLDER

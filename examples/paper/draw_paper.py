@@ -111,7 +111,11 @@ def draw_panel(axes: Axes, data: str, size: int, found: Found) -> None:
                 capsize=2,
                 label=label,
             )
-    axes.set(title=f"{size} % of the data", xlabel="share of changed labels")
+    axes.set(
+        title=f"{size} % of the data",
+        xlabel="share of changed labels",
+        xticks=[0.3, 0.35, 0.4, 0.45, 0.5],
+    )
     axes.grid(alpha=0.3)
 
 

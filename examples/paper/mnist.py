@@ -4,14 +4,17 @@ The published figure for MNIST
 
 Clean test accuracy against the share of labels that a permutation of the digits has changed,
 with 20 %, 50 % or 100 % of the training data (Goldberger and Ben-Reuven, ICLR 2017): the
-baseline, bootstrapping, the s-model and the c-model, with the published start and protocol and
-with the defaults of this package, and EM for the s-model, of which no figure was published::
+baseline, bootstrapping, the s-model and the c-model, by the formula as printed, by the public code,
+and with the defaults of this package, and EM for the s-model, of which no figure was published::
 
     python examples/paper/mnist.py --quick                    # minutes, on a laptop
     python examples/paper/mnist.py --sizes 20 --threads 1
     python examples/paper/mnist.py --sizes 100 --levels .3 .4 .46 .48 .49 --device cuda
+    python examples/paper/mnist.py --sizes 20 --levels .4 .46 .48 --methods s-code-soft c-code-soft
     python examples/paper/mnist.py --summary
 
+Chains named ``code-...`` in ``protocol.py`` change one thing of the public code; they are run when
+their methods are named.
 Every finished run is a row of ``mnist.csv``; a script that was stopped goes on where it stopped.
 ``draw_paper.py`` draws it. ``--data FOLDER`` holds ``mnist.npz`` (arrays x_train, y_train,
 x_test, y_test); without it MNIST comes from OpenML.

@@ -255,3 +255,38 @@ def test_a_stage_of_the_public_code_stops_after_five_epochs_without_gain(noisy_d
     losses = fitted.history_[:, "valid_loss"]
     assert len(losses) < 40
     assert int(np.argmin(losses)) == len(losses) - 6
+
+
+# --- What is drawn ------------------------------------------------------------------------------
+
+
+def test_tables_hold_means_spreads_and_numbers_of_runs(tmp_path, monkeypatch):
+    import draw_paper
+    import protocol
+
+    runs = [
+        ("s-code", 0.4, 0, 0.95), ("s-code", 0.4, 1, 0.85), ("s-code", 0.46, 0, 0.7),
+        ("c-code", 0.4, 0, 0.8), ("s", 0.4, 0, 0.96), ("s-code-soft", 0.4, 0, 0.6),
+    ]  # fmt: skip
+    rows = [
+        {"data": "mnist", "size": 20, "level": x, "method": m, "seed": seed, "accuracy": a}
+        | {"transition_error": 0.25}
+        for m, x, seed, a in runs
+    ]
+    protocol._append(tmp_path / "mnist.csv", rows)
+    monkeypatch.setattr(sys, "argv", ["draw", "--input", str(tmp_path), "--output", str(tmp_path)])
+    draw_paper.main()
+    table, differences, transition = (
+        (tmp_path / f"mnist_{name}.rst").read_text()
+        for name in ("table", "differences", "transition")
+    )
+    assert "* - s, public code\n     - 0.900 ± 0.050 (2)\n     - 0.700 (1)\n" in table
+    assert "* - *s, published*" in table or "s, formula" not in table
+    assert "* - the public code\n     - 0.900 ± 0.050 (2)\n     - 0.800 (1)\n" in differences
+    assert "* - soft counts, as printed\n     - 0.600 (1)\n     -\n" in differences
+    # Above .9 no digit is lost.
+    assert "* - s, public code: runs\n     - 1 of 2\n     - 0 of 1\n" in transition
+    assert "s, public code: error of the matrix\n     - 0.250\n" in transition
+    # A digit has 1,200 labels: (1 - 2 * .4) * sqrt(1200).
+    assert "standard errors of one digit\n     - 6.9\n     - 2.8\n" in transition
+    assert (tmp_path / "mnist.png").stat().st_size > 0
