@@ -7,6 +7,7 @@ from sklearn.datasets import make_blobs
 from skorch.callbacks import Callback
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition
 
 K = 4
@@ -165,3 +166,27 @@ def test_a_class_that_is_never_predicted_keeps_its_label():
     assert_allclose(start[seen], [0.6, 0.3, 0.1], atol=1e-6)
     unseen = [i for i in range(3) if i != seen]
     assert_allclose(start[unseen], np.eye(3)[unseen], atol=1e-6)
+
+
+@pytest.mark.parametrize("noise_model", ["s", "c"])
+def test_in_a_stream_the_block_that_is_held_back_is_counted(noise_model):
+    X, y = make_blobs(8000, centers=K, cluster_std=1.0, random_state=2)
+    X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32)
+    true = pair_transition(K, 0.3)
+    observed = corrupt_labels(y, true, exact=True, random_state=0)
+    estimator = NoisyLabelClassifier(
+        noise_model=noise_model,
+        transition_init="hard_confusion",
+        n_iter_no_change=1,
+        lr=1e-2,
+        select_noise_model=False,
+        random_state=0,
+    )
+    for first in range(0, 8000, 500):
+        rows = slice(first, first + 500)
+        estimator.partial_fit(X[rows], observed[rows], classes=range(K))
+    assert estimator.noise_model_ == noise_model
+    # Counts of 1000 rows are multiples of one over the predictions of a class.
+    start = estimator.initial_transition_matrix_
+    assert transition_matrix_error(start, true) < 0.1
+    assert start.min() < 1e-6  # averages of probabilities would have no zeros
