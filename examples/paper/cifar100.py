@@ -110,7 +110,18 @@ FIGURE = Figure(
         "sparse",
     ],
     quick_size=4.0,
-    variants=["known", "known-patient", "patient", "code-best-epoch", "formula-hard"],
+    variants=[
+        "known",
+        "known-patient",
+        "known-glorot",
+        "patient",
+        "glorot",
+        "glorot-patient",
+        "code-best-epoch",
+        "code-torch-weights",
+        "code-calibrated-stop",
+        "formula-hard",
+    ],
 )
 
 if __name__ == "__main__":

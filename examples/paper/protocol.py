@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from public_code import CountedStart, KeptBias, public_code_callbacks
+from public_code import CountedStart, KeptBias, public_code_callbacks, with_glorot_weights
 from reed import bootstrap_classifier
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback as SkorchCallback
@@ -104,6 +104,8 @@ SPARSE = {"n_noise_targets": 5}
 MAX_EPOCHS = 40
 #: Stands for the true matrix.
 KNOWN = "known"
+#: Stands for hidden layers that begin with Glorot's weights, in every stage that starts over.
+GLOROT = "glorot"
 #: Training that ends because held-out labels are explained no better, in fifteen epochs.
 PATIENT = {"max_epochs": "auto", "n_iter_no_change": 15}
 #: `n_iter_no_change` leaves it to the callbacks to stop.
@@ -161,6 +163,14 @@ CHAINS = {
     "known-patient": Chain(
         {"transition_init": KNOWN, "learn_transition": False, **BARE, **PATIENT},
         {"s": "known-patient"},
+    ),
+    "known-glorot": Chain(
+        {"transition_init": KNOWN, "learn_transition": False, GLOROT: True, **BARE},
+        {"s": "known-glorot"},
+    ),
+    "glorot": Chain({GLOROT: True}, _stages("glorot", "baseline", "s", "c")),
+    "glorot-patient": Chain(
+        {GLOROT: True, **PATIENT}, _stages("glorot-patient", "baseline", "s", "c")
     ),
     "patient": Chain(PATIENT, _stages("patient", "s", "c")),
     "formula-hard": Chain({**CODE, "n_iter_no_change": 4}, _stages("formula-hard", "s", "c")),
@@ -222,6 +232,8 @@ def run_chain(
     options = {"max_epochs": max_epochs, **figure.options, **chain.options}
     if options.get("transition_init") == KNOWN:
         options["transition_init"] = true
+    if options.pop(GLOROT, False):
+        options["module"] = partial(with_glorot_weights, options["module"])
     noisy = NoisyLabelClassifier(
         noise_model={"em": "s", "baseline": None}.get(last, last),
         random_state=seed,

@@ -10,6 +10,7 @@ distribution. `CountedStart` varies the start of the noise layer beyond ``transi
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,25 @@ class GlorotUniform(Callback):
     The default of Keras (X. Glorot and Y. Bengio, AISTATS 2010).
     """
 
-    @torch.no_grad()
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Draw the weights, from torch's generator as it is seeded for the stage."""
-        if len(net.whole_history()):
-            return
-        for layer in net.network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        if not len(net.whole_history()):
+            _draw_glorot_weights(net.network)
+
+
+def with_glorot_weights(module: Callable[[], nn.Module]) -> nn.Module:
+    """Return new hidden layers with the weights of `GlorotUniform`."""
+    layers = module()
+    _draw_glorot_weights(layers)
+    return layers
+
+
+@torch.no_grad()
+def _draw_glorot_weights(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class CountedStart(Callback):
