@@ -62,10 +62,12 @@ class Figure(NamedTuple):
     levels : list of float
     chains : list of str
         Those of `CHAINS` that are run.
-    variants : list of str
-        Those that are run when their methods are named.
     quick_size : float
         Percent of the training data for a first look.
+    variants : list of str
+        Chains that are run when their methods are named.
+    subset : callable or None
+        Takes images, percent and a seed and returns the images to train on; None is `subset`.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Figure(NamedTuple):
     chains: list[str]
     quick_size: float
     variants: list[str] = []  # noqa: RUF012
+    subset: Callable[[Images, float, int], Images] | None = None
 
 
 class Chain(NamedTuple):
@@ -261,7 +264,7 @@ def run_chunk(
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Return the rows of one training: a share of the data, a noise level and a seed."""
-    images = subset(all_images, size, seed)
+    images = (figure.subset or subset)(all_images, size, seed)
     true = figure.transition(level, seed)
     observed = corrupt_labels(images.y, true, exact=True, random_state=seed)
     rows = run_chain(

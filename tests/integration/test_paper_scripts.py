@@ -290,3 +290,29 @@ def test_tables_hold_means_spreads_and_numbers_of_runs(tmp_path, monkeypatch):
     # A digit has 1,200 labels: (1 - 2 * .4) * sqrt(1200).
     assert "standard errors of one digit\n     - 6.9\n     - 2.8\n" in transition
     assert (tmp_path / "mnist.png").stat().st_size > 0
+
+
+def test_a_part_of_the_images_holds_those_that_two_seeds_draw(tmp_path, monkeypatch):
+    import cifar100_part
+    import protocol
+
+    labels = np.tile(np.arange(100), 60)
+    whole = protocol.Images(np.arange(6000), labels, np.arange(6000), labels)
+    monkeypatch.setattr(cifar100_part, "load", lambda folder: whole)
+    monkeypatch.setattr(cifar100_part, "N_TRAIN", 1200)
+    monkeypatch.setattr(cifar100_part, "PARTS", {})
+    part = cifar100_part.load_part(tmp_path)
+    assert 1200 < len(part.X) < 2400
+    np.testing.assert_array_equal(np.bincount(part.y_test), np.full(100, 50))
+    for seed in (0, 1):
+        drawn, expected = (
+            cifar100_part.subset_of_part(part, 20, seed),
+            protocol.subset(whole, 20, seed),
+        )
+        np.testing.assert_array_equal(drawn.X, expected.X)
+        np.testing.assert_array_equal(drawn.y, expected.y)
+    other = cifar100_part.subset_of_part(part, 20, 2)
+    assert len(other.X) == 1200
+    assert set(other.X) <= set(part.X)
+    with pytest.raises(SystemExit, match="a fifth"):
+        cifar100_part.subset_of_part(part, 50, 0)
