@@ -3,9 +3,9 @@ The published figure for CIFAR-100, from a part of the images
 =============================================================
 
 What most of ``cifar100.csv`` was made from, on a GPU that was lent for minutes: only some images
-could be taken there. The part is the training images that seeds 0 and 1 draw for a fifth of the data,
+could be taken there. They are the training images that seeds 0 and 1 draw for a fifth of the data,
 18,035 of 50,000, and the first 50 test images of each class. Seeds 0 and 1 train on the images that
-``cifar100.py`` gives them, other seeds on 10,000 drawn from the part, stratified by class::
+``cifar100.py`` gives them, other seeds on 10,000 of those that are there, stratified by class::
 
     python examples/paper/cifar100_part.py --sizes 20 --levels .30 --device cuda --data FOLDER
 """

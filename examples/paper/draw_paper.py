@@ -46,6 +46,17 @@ SHOWN = {
     "c-sparse-formula": ("c, formula, 5 targets", None),
     "c-sparse-code": ("c, public code, 5 targets", None),
     "c-sparse": ("c, default, 5 targets", None),
+    "s-patient": ("s, patience 15", None),
+    "c-patient": ("c, patience 15", None),
+    "baseline-glorot": ("baseline, Glorot's weights", None),
+    "s-glorot": ("s, Glorot's weights", None),
+    "c-glorot": ("c, Glorot's weights", None),
+    "baseline-glorot-patient": ("baseline, both", None),
+    "s-glorot-patient": ("s, both", None),
+    "c-glorot-patient": ("c, both", None),
+    "known": ("known matrix", None),
+    "known-glorot": ("known matrix, Glorot's weights", None),
+    "known-patient": ("known matrix, patience 15", None),
 }
 #: The lines of a panel: (method, label, color, mark).
 LINES = [
@@ -197,38 +208,33 @@ def differences(found: Found) -> Iterator[str]:
 
 
 def transition(found: Found) -> Iterator[str]:
-    """Yield the lines of a table of how often no digit is lost."""
-    shown = ["s-code", "c-code", "s", "c", "em"]
+    """Yield the lines of a table of how often no digit is lost, and of the error of the matrix."""
+    shown, with_errors = ["s-code", "c-code", "s", "c", "em"], ["s-code", "s"]
     for size in sorted({s for s, m, _ in found if m == "s-code"}):
-        levels = sorted({level for s, m, level in found if s == size and m in shown})
-        rows = {m: [found.get((size, m, x), []) for x in levels] for m in shown}
-        lines = [
-            [f"{SHOWN[method][0]}: runs"]
-            + [
-                f"{np.count_nonzero(values_of(group) > NO_DIGIT_LOST)} of {len(group)}"
-                if group
+        lines = []
+        for level in sorted({level for s, m, level in found if s == size and m in shown}):
+            groups = {method: values_of(found.get((size, method, level), [])) for method in shown}
+            line = [
+                f"{np.count_nonzero(values > NO_DIGIT_LOST)} of {len(values)}"
+                if len(values)
                 else ""
-                for group in groups
+                for values in groups.values()
             ]
-            for method, groups in rows.items()
+            for method in with_errors:
+                errors = values_of(found.get((size, method, level), []), "transition_error")
+                line.append(f"{errors.mean():.3f}" if len(errors) else "")
+            n_labels = 600 * size
+            gap = 1 - 2 * level
+            line += [f"{gap * np.sqrt(n):.1f}" for n in (n_labels / 10, n_labels)]
+            lines.append([f"{level:g}", *line])
+        header = [
+            "noise",
+            *(SHOWN[method][0] for method in shown),
+            *(f"matrix, {SHOWN[method][0]}" for method in with_errors),
+            "errors, one digit",
+            "errors, all",
         ]
-        lines += [
-            [f"{SHOWN[method][0]}: error of the matrix"]
-            + [
-                f"{errors.mean():.3f}"
-                if len(errors := values_of(group, "transition_error"))
-                else ""
-                for group in rows[method]
-            ]
-            for method in ("s-code", "s")
-        ]
-        n_labels = 600 * size
-        lines.append(
-            ["standard errors of one digit"]
-            + [f"{(1 - 2 * level) * np.sqrt(n_labels / 10):.1f}" for level in levels]
-        )
-        title = f"{size:g} % of the data: runs in which no digit is lost"
-        yield from _list_table(title, ["noise", *(f"{x:g}" for x in levels)], lines)
+        yield from _list_table(f"{size:g} % of the data", header, lines)
 
 
 def main() -> None:
@@ -246,8 +252,8 @@ def main() -> None:
             found = grouped(rows)
             draw(data, found, args.output / f"{data}.png")
             write(f"{data}_table", accuracies(data, found))
+            write(f"{data}_differences", differences(found))
             if data == "mnist":
-                write("mnist_differences", differences(found))
                 write("mnist_transition", transition(found))
 
 
