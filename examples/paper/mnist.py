@@ -73,7 +73,7 @@ FIGURE = Figure(
     options={"module": hidden_layers, "batch_size": 256},
     network=network,
     levels=list(LEVELS),
-    chains=["formula", "code", "ours", "em-formula", "em", "reed-soft", "reed-hard"],
+    chains=["formula", "code", "ours", "ours-c", "em-formula", "em", "reed-soft", "reed-hard"],
     quick_size=5.0,
     variants=[name for name in CHAINS if name.startswith(("code-", "formula-"))],
 )
