@@ -59,11 +59,17 @@ SHOWN = {
     "known-patient": ("known matrix, patience 15", None),
 }
 #: The lines of a panel: (method, label, color, mark).
-LINES = [
+CODE_LINES = [
     ("s-code", "s, public code", "tab:orange", "s"),
     ("c-code", "c, public code", "tab:red", "o"),
-    ("s", "s, default start", "tab:blue", "D"),
 ]
+LINES = {
+    "mnist": [*CODE_LINES, ("s", "s, default start", "tab:blue", "D")],
+    "cifar100": [
+        *CODE_LINES,
+        ("s-glorot", "s, default start,\nGlorot's weights", "tab:blue", "D"),
+    ],
+}
 #: What is changed of the public code, or of the formula, and how the methods are called.
 DIFFERENCES = {
     "the public code": "code",
@@ -97,7 +103,7 @@ def values_of(rows: list[dict[str, str]], field: str = "accuracy") -> np.ndarray
 
 def draw_panel(axes: Axes, data: str, size: int, found: Found) -> None:
     """Draw what was published and what was run with one share of the data."""
-    for method, label, color, mark in LINES:
+    for method, label, color, mark in LINES[data]:
         curve = PUBLISHED.get((data, size, method[0]), {}) if method.endswith("-code") else {}
         if curve:
             axes.plot(
@@ -135,7 +141,7 @@ def draw(data: str, found: Found, output: Path) -> None:
     sizes = sorted(
         size
         for size in (20, 50, 100)
-        if any((s, m) == (size, line[0]) for s, m, _ in found for line in LINES)
+        if any((s, m) == (size, line[0]) for s, m, _ in found for line in LINES[data])
     )
     figure, panels = plt.subplots(
         1, len(sizes), figsize=(4.6 * len(sizes) + 1.6, 4.4), layout="constrained", squeeze=False
