@@ -25,17 +25,9 @@ from sknoisy._transition.starts import confusion_start, hard_start
 
 _FEWEST_ROWS_TO_WATCH = 1000
 _FEWEST_STEPS_OF_PATIENCE = 40
-        return self._confusion(candidate)
-
-    def _confusion(self, candidate: Candidate) -> np.ndarray:
-        """Count what the network as it is takes the rows for, held-out ones included."""
-        data, rows = self.data, self.data.rows_observed
-        log_proba = self.net.clean_log_proba(data.dataset(rows if data.trusted else None))
-        check_no_nan(self.net, log_proba)
-        start = _CONFUSION_STARTS[str(candidate.start)]
-        found = start(log_proba.numpy(), data.observed[rows], data.weight_of(rows))
-        candidate.transition = found
-        return found
+_STEPS_OF_FEW_ROWS = 100
+_STAGES = ("baseline", "start", "s", "c", "em", "observed", "trusted")
+_CONFUSION_STARTS = {"confusion": confusion_start, "hard_confusion": hard_start}
 
 
 @dataclass(frozen=True)
@@ -283,9 +275,17 @@ class Stages:
         if candidate.start not in _CONFUSION_STARTS:
             assert candidate.transition is not None
             return candidate.transition
-_STEPS_OF_FEW_ROWS = 100
-_STAGES = ("baseline", "start", "s", "c", "em", "observed", "trusted")
-_CONFUSION_STARTS = {"confusion": confusion_start, "hard_confusion": hard_start}
+        return self._confusion(candidate)
+
+    def _confusion(self, candidate: Candidate) -> np.ndarray:
+        """Count what the network as it is takes the rows for, held-out ones included."""
+        data, rows = self.data, self.data.rows_observed
+        log_proba = self.net.clean_log_proba(data.dataset(rows if data.trusted else None))
+        check_no_nan(self.net, log_proba)
+        start = _CONFUSION_STARTS[str(candidate.start)]
+        found = start(log_proba.numpy(), data.observed[rows], data.weight_of(rows))
+        candidate.transition = found
+        return found
 
     def _attach_feature_noise(self, candidate: Candidate) -> None:
         """Start the c-model from the s-model: b_ij is taken over, u_ij = 0.

@@ -33,8 +33,12 @@ def counted(net, X, y):
     return np.where(counts.sum(axis=1, keepdims=True) > 0, counts, np.eye(K))
 
 
-def record(X, y, **params):
-    """Fit, and return what the noise layer and the counts were when each stage began."""
+def record(X, y, trusted=None, **params):
+    """Fit, and return what the noise layer and the counts were when each stage began.
+
+    Labels that were checked are not counted.
+    """
+    rows = slice(None) if trusted is None else ~trusted
     seen = []
 
     class Recorder(Callback):
@@ -42,7 +46,9 @@ def record(X, y, **params):
             noise = net.network.noise
             state = {} if noise is None else noise.state_dict()
             arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
-            seen.append((net.network.noise_model, arrays, counted(net, X, y) if noise else None))
+            seen.append(
+                (net.network.noise_model, arrays, counted(net, X[rows], y[rows]) if noise else None)
+            )
 
     estimator = NoisyLabelClassifier(
         transition_init="hard_confusion",
@@ -54,7 +60,7 @@ def record(X, y, **params):
         callbacks=[Recorder()],
         random_state=0,
         **params,
-    ).fit(X, y)
+    ).fit(X, y, trusted=trusted)
     return estimator, seen
 
 
@@ -190,3 +196,13 @@ def test_in_a_stream_the_block_that_is_held_back_is_counted(noise_model):
     start = estimator.initial_transition_matrix_
     assert transition_matrix_error(start, true) < 0.1
     assert start.min() < 1e-6  # averages of probabilities would have no zeros
+
+
+def test_checked_rows_have_no_part_in_the_counts_of_observed_labels(blobs):
+    trusted = np.zeros(len(blobs[1]), dtype=bool)
+    trusted[::10] = True
+    estimator, seen = record(*blobs, trusted=trusted)
+    counts = next(counts for stage, _, counts in seen if stage == "s")
+    assert counts.sum() == 360
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    assert_allclose(estimator.initial_transition_matrix_, shares, **CLOSE)
