@@ -4,9 +4,9 @@ The published figure for CIFAR-100
 
 Clean test accuracy of a small convolutional network on raw images, without augmentation, when a
 random permutation of the hundred classes has changed a share of the labels (Goldberger and
-Ben-Reuven, ICLR 2017): the baseline, hard bootstrapping, the s-model and the c-model with the
-published start and with the defaults of this package, and both with a sparse noise layer that
-keeps the five likeliest observed classes of each true class::
+Ben-Reuven, ICLR 2017): the baseline, hard bootstrapping, the s-model and the c-model by the
+formula as printed, by the public code and with the defaults of this package, and all of them with a
+sparse noise layer that keeps the five likeliest observed classes of each true class::
 
     python examples/paper/cifar100.py --quick --data FOLDER
     python examples/paper/cifar100.py --sizes 20 --levels .30 .46 --data FOLDER
@@ -100,8 +100,31 @@ FIGURE = Figure(
     options={"module": ConvNet, "batch_size": 256},
     network=network,
     levels=[0.30, 0.36, 0.40, 0.44, 0.46, 0.50],
-    chains=["published", "ours", "reed-hard", "sparse-published", "sparse"],
+    chains=[
+        "formula",
+        "code",
+        "ours",
+        "ours-c",
+        "reed-hard",
+        "sparse-formula",
+        "sparse-code",
+        "sparse",
+        "sparse-c",
+    ],
     quick_size=4.0,
+    variants=[
+        "known",
+        "known-patient",
+        "known-glorot",
+        "patient",
+        "glorot",
+        "glorot-c",
+        "glorot-patient",
+        "code-best-epoch",
+        "code-torch-weights",
+        "code-calibrated-stop",
+        "formula-hard",
+    ],
 )
 
 if __name__ == "__main__":

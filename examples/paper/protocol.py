@@ -2,7 +2,9 @@
 
 Methods that go through the same stages share one training: the baseline, the s-model and the
 c-model of a start are three moments of the same fit, caught by a callback at the end of each
-stage. With a seed they are what three fits of their own would give, to the last bit.
+stage. With a seed they are what three fits of their own would give, to the last bit. The defaults
+of this package choose between starts, and between noise models and none, so each of their methods
+is a fit of its own, and what it ends with is scored.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from public_code import CountedStart, KeptBias, public_code_callbacks, with_glorot_weights
 from reed import bootstrap_classifier
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback as SkorchCallback
@@ -62,6 +66,10 @@ class Figure(NamedTuple):
         Those of `CHAINS` that are run.
     quick_size : float
         Percent of the training data for a first look.
+    variants : list of str
+        Chains that are run when their methods are named.
+    subset : callable or None
+        Takes images, percent and a seed and returns the images to train on; None is `subset`.
     """
 
     name: str
@@ -72,34 +80,106 @@ class Figure(NamedTuple):
     levels: list[float]
     chains: list[str]
     quick_size: float
+    variants: list[str] = []  # noqa: RUF012
+    subset: Callable[[Images, float, int], Images] | None = None
 
 
 class Chain(NamedTuple):
-    """One training and the methods that are found on its way, {stage: method}."""
+    """One training and the methods that are found on its way.
+
+    Parameters
+    ----------
+    options : dict
+        Parameters of the classifier.
+    methods : dict of str
+        {stage: method}.
+    callbacks : callable
+        Returns new callbacks.
+    """
 
     options: dict[str, Any]
     methods: dict[str, str]
+    callbacks: Callable[[], list[SkorchCallback]] = list
 
 
-PUBLISHED_START = {
-    "transition_init": "confusion",
-    "transition_prior": 0.0,
-    "select_noise_model": False,
-}
+#: The noise layer as published, without what this package adds to it.
+BARE = {"transition_prior": 0.0, "select_noise_model": False, "early_stopping": True}
+FORMULA = {"transition_init": "confusion", **BARE}
 SPARSE = {"n_noise_targets": 5}
+MAX_EPOCHS = 40
+#: Stands for the true matrix.
+KNOWN = "known"
+#: Stands for hidden layers that begin with Glorot's weights, in every stage that starts over.
+GLOROT = "glorot"
+#: Training that ends because held-out labels are explained no better, in fifteen epochs.
+PATIENT = {"max_epochs": "auto", "n_iter_no_change": 15}
+#: `n_iter_no_change` leaves it to the callbacks to stop.
+CODE = {"transition_init": "hard_confusion", "n_iter_no_change": MAX_EPOCHS, **BARE}
+
+
+def _stages(of: str, *stages: str) -> dict[str, str]:
+    return {stage: f"{stage}-{of}" for stage in stages}
+
+
+#: The formula as printed, the public code, and the defaults of this package; each of them with
+#: variants. Below them the public code with one thing changed, and the formula with one.
 CHAINS = {
-    "published": Chain(
-        PUBLISHED_START, {"baseline": "baseline", "s": "s-published", "c": "c-published"}
-    ),
-    "ours": Chain({}, {"s": "s", "c": "c"}),
-    "em-published": Chain({"method": "em", **PUBLISHED_START}, {"em": "em-published"}),
+    "formula": Chain(FORMULA, {"baseline": "baseline", **_stages("formula", "s", "c")}),
+    "code": Chain(CODE, _stages("code", "baseline", "s", "c"), public_code_callbacks),
+    "ours": Chain({}, {"s": "s"}),
+    "ours-c": Chain({}, {"c": "c"}),
+    "em-formula": Chain({"method": "em", **FORMULA}, {"em": "em-formula"}),
     "em": Chain({"method": "em"}, {"em": "em"}),
     "reed-soft": Chain({"beta": 0.95, "hard": False}, {"reed": "reed-soft"}),
     "reed-hard": Chain({"beta": 0.8, "hard": True}, {"reed": "reed-hard"}),
-    "sparse-published": Chain(
-        {**SPARSE, **PUBLISHED_START}, {"s": "s-sparse-published", "c": "c-sparse-published"}
+    "sparse-formula": Chain({**SPARSE, **FORMULA}, _stages("sparse-formula", "s", "c")),
+    "sparse-code": Chain(
+        {**SPARSE, **CODE}, _stages("sparse-code", "s", "c"), public_code_callbacks
     ),
-    "sparse": Chain(SPARSE, {"s": "s-sparse", "c": "c-sparse"}),
+    "sparse": Chain(SPARSE, {"s": "s-sparse"}),
+    "sparse-c": Chain(SPARSE, {"c": "c-sparse"}),
+    "code-soft": Chain(
+        CODE,
+        _stages("code-soft", "s", "c"),
+        lambda: [*public_code_callbacks(), CountedStart(hard=False)],
+    ),
+    "code-held-out": Chain(
+        CODE,
+        _stages("code-held-out", "s", "c"),
+        lambda: [*public_code_callbacks(), CountedStart(rows="held out")],
+    ),
+    "code-best-epoch": Chain(
+        CODE,
+        _stages("code-best-epoch", "baseline", "s", "c"),
+        partial(public_code_callbacks, last_epoch=False),
+    ),
+    "code-kept-bias": Chain(
+        CODE, _stages("code-kept-bias", "c"), lambda: [*public_code_callbacks(), KeptBias()]
+    ),
+    "code-torch-weights": Chain(
+        CODE,
+        _stages("code-torch-weights", "baseline", "s", "c"),
+        partial(public_code_callbacks, glorot=False),
+    ),
+    "code-calibrated-stop": Chain(
+        {**CODE, "n_iter_no_change": 4},
+        _stages("code-calibrated-stop", "baseline", "s", "c"),
+        partial(public_code_callbacks, plain_stopping=False),
+    ),
+    "known": Chain({"transition_init": KNOWN, "learn_transition": False, **BARE}, {"s": "known"}),
+    "known-patient": Chain(
+        {"transition_init": KNOWN, "learn_transition": False, **BARE, **PATIENT},
+        {"s": "known-patient"},
+    ),
+    "known-glorot": Chain(
+        {"transition_init": KNOWN, "learn_transition": False, GLOROT: True, **BARE},
+        {"s": "known-glorot"},
+    ),
+    "glorot": Chain({GLOROT: True}, _stages("glorot", "baseline", "s")),
+    "glorot-c": Chain({GLOROT: True}, _stages("glorot", "c")),
+    "glorot-patient": Chain({GLOROT: True, **PATIENT}, _stages("glorot-patient", "baseline", "s")),
+    "patient": Chain(PATIENT, _stages("patient", "s")),
+    "formula-hard": Chain({**CODE, "n_iter_no_change": 4}, _stages("formula-hard", "s", "c")),
 }
 
 
@@ -155,23 +235,53 @@ def run_chain(
             rows[stage] = measured(chain.methods[stage], accuracy, **found)
 
     last = list(chain.methods)[-1]
+    options = {"max_epochs": max_epochs, **figure.options, **chain.options}
+    if options.get("transition_init") == KNOWN:
+        options["transition_init"] = true
+    if options.pop(GLOROT, False):
+        options["module"] = partial(with_glorot_weights, options["module"])
     noisy = NoisyLabelClassifier(
         noise_model={"em": "s", "baseline": None}.get(last, last),
-        max_epochs=max_epochs,
         random_state=seed,
         device=device,
-        callbacks=[Milestones(score)],
-        **figure.options,
-        **chain.options,
+        callbacks=[*chain.callbacks(), Milestones(score)],
+        **options,
     ).fit(images.X, observed)
     matrix, start = noisy.transition_matrix_, noisy.initial_transition_matrix_
     for stage, row in rows.items():
         if stage != "baseline":
             row["start_error"] = round(transition_matrix_error(start, true), 5)
         if stage == last and stage != "baseline":
+            row["accuracy"] = round(noisy.score(images.X_test, images.y_test), 5)
             row["transition_error"] = round(transition_matrix_error(matrix, true), 5)
             row["noise_rate"] = round(noisy.noise_rate_, 5)
         yield row
+
+
+def run_chunk(
+    figure: Figure,
+    chain: Chain,
+    all_images: Images,
+    size: float,
+    level: float,
+    seed: int,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Return the rows of one training: a share of the data, a noise level and a seed."""
+    images = (figure.subset or subset)(all_images, size, seed)
+    true = figure.transition(level, seed)
+    observed = corrupt_labels(images.y, true, exact=True, random_state=seed)
+    rows = run_chain(
+        figure, chain, observed, images, true, seed=seed, device=device, max_epochs=MAX_EPOCHS
+    )
+    found = {
+        "data": figure.name,
+        "size": f"{size:g}",
+        "level": f"{level:g}",
+        "seed": seed,
+        "device": device,
+    }
+    return [{**row, **found} for row in rows]
 
 
 def finished(path: Path) -> list[dict[str, str]]:
@@ -221,14 +331,19 @@ def summarise(rows: list[dict[str, str]]) -> Iterator[str]:
 
 def main(figure: Figure, description: str) -> None:
     """Run what is missing from the table, or print it."""
-    known = [method for name in figure.chains for method in CHAINS[name].methods.values()]
+    default_methods, variants = (
+        [method for name in names for method in CHAINS[name].methods.values()]
+        for names in (figure.chains, figure.variants)
+    )
     default = Path(__file__).with_name(f"{figure.name}.csv")
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--sizes", nargs="+", type=float, default=[20.0], help="in percent")
     parser.add_argument("--levels", nargs="+", type=float, default=figure.levels)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=known, default=known)
+    parser.add_argument(
+        "--methods", nargs="+", choices=default_methods + variants, default=default_methods
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--output", type=Path, help="the table, made or continued")
@@ -251,15 +366,15 @@ def main(figure: Figure, description: str) -> None:
 
 def _run_missing(figure: Figure, args: argparse.Namespace, output: Path) -> None:
     plan = [
-        (size, seed, level, CHAINS[name])
+        (size, seed, level, name)
         for size in args.sizes
         for seed in args.seeds
         for level in args.levels
-        for name in figure.chains
+        for name in figure.chains + figure.variants
         if set(CHAINS[name].methods.values()) & set(args.methods)
     ]
     all_images = figure.load(args.data)
-    for number, (size, seed, level, chain) in enumerate(plan, 1):
+    for number, (size, seed, level, name) in enumerate(plan, 1):
         key = [figure.name, f"{size:g}", f"{level:g}"]
         done = {
             row["method"]
@@ -268,29 +383,15 @@ def _run_missing(figure: Figure, args: argparse.Namespace, output: Path) -> None
         }
         missing = {
             stage: method
-            for stage, method in chain.methods.items()
+            for stage, method in CHAINS[name].methods.items()
             if method in args.methods and method not in done
         }
         if not missing:
             continue
         label = f"[{number}/{len(plan)}] {figure.name} {size:g} %, noise {level:g}, seed {seed}: "
         print(f"{label}{', '.join(missing.values())} ...", flush=True)
-        images = subset(all_images, size, seed)
-        true = figure.transition(level, seed)
-        observed = corrupt_labels(images.y, true, exact=True, random_state=seed)
-        rows = list(
-            run_chain(
-                figure,
-                chain._replace(methods=missing),
-                observed,
-                images,
-                true,
-                seed=seed,
-                device=args.device,
-                max_epochs=40,
-            )
-        )
-        found = dict(zip(KEY[:3], key, strict=True)) | {"seed": seed, "device": args.device}
-        _append(output, ({**row, **found} for row in rows))
+        chain = CHAINS[name]._replace(methods=missing)
+        rows = run_chunk(figure, chain, all_images, size, level, seed, args.device)
+        _append(output, rows)
         for row in rows:
             print(f"    {row['method']:19} {row['accuracy']:.4f} {row['seconds']:7.1f} s")

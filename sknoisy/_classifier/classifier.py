@@ -65,7 +65,8 @@ class NoisyLabelClassifier(
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
         alternates posteriors of the true labels, a closed-form update of the matrix, and an
         epoch of the network on soft targets; for ``noise_model="s"`` only.
-    transition_init : {"auto", "confusion", "cluster"} or array-like, default="auto"
+    transition_init : {"auto", "confusion", "hard_confusion", "cluster"} or array-like, \
+            default="auto"
         Where the noise layer starts, which decides what it finds.
 
         - "auto" lets several estimates compete by the likelihood of held-out labels, all from
@@ -73,7 +74,11 @@ class NoisyLabelClassifier(
           labels beside calibrated predictions, a mixture with label noise, and, with early
           stopping, counts of predicted against observed classes.
         - "cluster" takes histograms of the observed labels in k clusters of the predictions.
-        - "confusion" is the paper's formula. It is blurred, and fails at heavy noise.
+        - "confusion" is the paper's formula, averages of the probabilities of the baseline. It is
+          blurred, and fails at heavy noise.
+        - "hard_confusion" counts the arg max of the baseline instead, on all training rows, those
+          that are held out included; the c-model starts from the counts of the trained s-model.
+          So does the authors' public code [3]_, from which the published figures come.
         - An array of shape (n_classes, n_classes) is a known or supposed matrix: rows are true
           classes, columns observed ones, both in the order of `classes_`. With several answers a
           row also (n_annotators, n_classes, n_classes), in the order of `annotators_`.
@@ -232,9 +237,9 @@ class NoisyLabelClassifier(
     observed labels; the start of the noise layer; joint training of the s-model; for "c", joint
     training of the c-model from there. The baseline serves to find the start, and to judge the
     noise model by; the joint training then starts over from new weights, as the baseline has
-    learned wrong labels too. It keeps those of the baseline for "confusion", as the paper does, and
-    when the best epoch of the baseline came in the second half of `max_epochs`, so that new weights
-    would need more.
+    learned wrong labels too. It keeps those of the baseline for "confusion" and "hard_confusion",
+    as the paper does, and when the best epoch of the baseline came in the second half of
+    `max_epochs`, so that new weights would need more.
     Without early stopping each half of the rows, or each quarter of fewer than 1000, is held out
     in turn from each stage to judge it, before the stage is trained on all of them. From 2000 rows
     on one half judges.
@@ -262,6 +267,7 @@ class NoisyLabelClassifier(
        adaptation layer", ICLR 2017.
     .. [2] A. P. Dawid and A. M. Skene, "Maximum likelihood estimation of observer error-rates using
        the EM algorithm", Applied Statistics 28, 1979.
+    .. [3] E. Ben-Reuven, https://github.com/udibr/noisy_labels, 2017.
 
     Examples
     --------
@@ -285,7 +291,10 @@ class NoisyLabelClassifier(
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "noise_model": [StrOptions({"s", "c"}), None],
         "method": [StrOptions({"direct", "em"})],
-        "transition_init": [StrOptions({"auto", "confusion", "cluster"}), "array-like"],
+        "transition_init": [
+            StrOptions({"auto", "confusion", "hard_confusion", "cluster"}),
+            "array-like",
+        ],
         "learn_transition": ["boolean"],
         "transition_prior": [Interval(Real, 0, None, closed="left")],
         "select_noise_model": ["boolean"],

@@ -21,12 +21,13 @@ from sknoisy._stages.em import last_change, train_em, train_with_matrices
 from sknoisy._stages.selection import Candidate, State
 from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.counts import SMALLEST_PROBABILITY
-from sknoisy._transition.starts import confusion_start
+from sknoisy._transition.starts import confusion_start, hard_start
 
 _FEWEST_ROWS_TO_WATCH = 1000
 _FEWEST_STEPS_OF_PATIENCE = 40
 _STEPS_OF_FEW_ROWS = 100
 _STAGES = ("baseline", "start", "s", "c", "em", "observed", "trusted")
+_CONFUSION_STARTS = {"confusion": confusion_start, "hard_confusion": hard_start}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class TrainingConfig:
     log_class_weight: np.ndarray
     annotator_prior: float | None = None
     answer_power: float | None = None
+
+    @property
+    def counts_confusion(self) -> bool:
+        """Whether the start is the confusion of the network that training goes on from."""
+        return isinstance(self.transition_init, str) and self.transition_init in _CONFUSION_STARTS
 
 
 class Stages:
@@ -119,7 +125,7 @@ class Stages:
         if stage in ("baseline", "observed"):
             self.net.network.noise = None
         elif stage == "c":
-            self._attach_feature_noise(keep_weights=candidate.start == "confusion")
+            self._attach_feature_noise(candidate)
         else:
             self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
         if stage == "trusted":
@@ -265,26 +271,35 @@ class Stages:
         torch.manual_seed(seed)
 
     def _start_of(self, candidate: Candidate) -> np.ndarray | AnnotatorNoise:
-        """Return the matrix to start from; the paper's comes from the network as it is."""
-        if candidate.start != "confusion":
+        """Return the matrix to start from; a confusion comes from the network as it is."""
+        if candidate.start not in _CONFUSION_STARTS:
             assert candidate.transition is not None
             return candidate.transition
+        return self._confusion(candidate)
+
+    def _confusion(self, candidate: Candidate) -> np.ndarray:
+        """Count what the network as it is takes the rows for, held-out ones included."""
         data, rows = self.data, self.data.rows_observed
         log_proba = self.net.clean_log_proba(data.dataset(rows if data.trusted else None))
         check_no_nan(self.net, log_proba)
-        candidate.transition = confusion_start(
-            log_proba.numpy(), data.observed[rows], data.weight_of(rows)
-        )
-        return candidate.transition
+        start = _CONFUSION_STARTS[str(candidate.start)]
+        found = start(log_proba.numpy(), data.observed[rows], data.weight_of(rows))
+        candidate.transition = found
+        return found
 
-    def _attach_feature_noise(self, *, keep_weights: bool) -> None:
+    def _attach_feature_noise(self, candidate: Candidate) -> None:
         """Start the c-model from the s-model: b_ij is taken over, u_ij = 0.
 
-        On few rows, where the network of the s-model has learned wrong labels as well, the weights
-        start over.
+        For "hard_confusion" b_ij is counted anew, from the network of the s-model, as in the public
+        code. On few rows, where the network of the s-model has learned wrong labels as well, the
+        weights start over, but for a confusion.
         """
-        network = self.net.network
-        if network.noise is not None and not network.noise.depends_on_features:
-            network.let_noise_depend_on_features(n_targets=self.config.n_noise_targets)
-            if self.was_cross_fitted and not keep_weights:
-                network.load_state_dict(self.fresh, strict=False)
+        network, n_targets = self.net.network, self.config.n_noise_targets
+        if network.noise is None or network.noise.depends_on_features:
+            return
+        if candidate.start == "hard_confusion":
+            network.attach_feature_noise(self._confusion(candidate), n_targets=n_targets)
+            return
+        network.let_noise_depend_on_features(n_targets=n_targets)
+        if self.was_cross_fitted and candidate.start != "confusion":
+            network.load_state_dict(self.fresh, strict=False)

@@ -108,7 +108,7 @@ def _doubts(
         )
     if config.noise_model is None or not config.learn_transition:
         return
-    estimated = isinstance(config.transition_init, str) and config.transition_init != "confusion"
+    estimated = isinstance(config.transition_init, str) and not config.counts_confusion
     estimated &= not data.learns_from_answers
     if estimated and not trainer.estimator.supported.all():
         left_out = _names(data.classes[~trainer.estimator.supported])

@@ -37,6 +37,7 @@ from sknoisy._transition.starts import (
     cluster_start,
     confusion_start,
     fit_mixture,
+    hard_start,
     with_own_label_likeliest,
 )
 from sknoisy._transition.trusted import named_by_counts, trusted_counts
@@ -178,6 +179,8 @@ class Stream:
         seed = draw_seed(self.random_state)
         if config.transition_init == "confusion":
             return confusion_start(log_proba, target, weight)
+        if config.transition_init == "hard_confusion":
+            return hard_start(log_proba, target, weight)
         if config.transition_init == "cluster":
             return cluster_start(log_proba, target, weight, random_state=seed)
         start = start_from_block(log_proba, target, weight, seed, compare=config.select_noise_model)

@@ -139,10 +139,7 @@ class Trainer:
         It starts over from new weights, since the baseline has memorised wrong labels, unless it
         needed more than half of its epochs: new weights would need them again.
         """
-        if (
-            isinstance(self.config.transition_init, str)
-            and self.config.transition_init == "confusion"
-        ):
+        if self.config.counts_confusion:
             return True
         return self.config.hold_out and 2 * plain.epochs[0] > self.config.max_epochs
 
@@ -306,12 +303,13 @@ class Trainer:
     def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
         """Return names and matrices that the noise layer may start from, the simplest first.
 
-        The paper's start, None, is computed from the network that training goes on from.
+        Those of the paper and of its code, None, are computed from the network that training goes
+        on from.
         """
         init = self.config.transition_init
         if not isinstance(init, str):
             return [("array", self._given_start())]
-        if init == "confusion":
+        if self.config.counts_confusion:
             return [(init, None)]
         if not self.folds or self.estimator.supported.sum() < 2:
             return []

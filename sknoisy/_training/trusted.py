@@ -159,7 +159,7 @@ class TrustedTrainer(Trainer):
     def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
         if not isinstance(self.config.transition_init, str):
             return super()._starts(plain)
-        if self.config.transition_init == "confusion":
+        if self.config.counts_confusion:
             return super()._starts(plain)
         counts = self._trusted_counts(plain)
         estimator, predict = self.estimator, self._predictor(plain)

@@ -90,7 +90,10 @@ def hard_start(
     """Count the predicted against the observed class, ``sum_t 1{i = arg max p_t} 1{z_t=j}``.
 
     The confusion matrix that G. Patrini et al., "Making deep neural networks robust to label
-    noise: a loss correction approach", CVPR 2017, compare with.
+    noise: a loss correction approach", CVPR 2017, compare with. The public code of Goldberger and
+    Ben-Reuven (github.com/udibr/noisy_labels) starts the noise layer from it, on all rows that the
+    network was trained on or stopped by, with ``b = log(. + 1e-8)``. A class that is predicted for
+    no row has no such row of counts; here it keeps its label.
 
     Parameters
     ----------
