@@ -405,7 +405,7 @@ class NoisyLabelClassifier(
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         annotators: Any = None,
@@ -447,7 +447,7 @@ class NoisyLabelClassifier(
         MemoryError
             If the weights of the c-model cannot be trained in the memory there is.
         """
-        check_parameters(self)
+        check_parameters(self, X)
         warm = self.warm_start and hasattr(self, "net_")
         data = validate_training_data(
             self,
@@ -479,7 +479,7 @@ class NoisyLabelClassifier(
     def partial_fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         classes: Any = None,
         sample_weight: Any = None,
         *,
@@ -528,7 +528,7 @@ class NoisyLabelClassifier(
         NoisyLabelClassifier
             The estimator itself. It can predict after each call.
         """
-        check_parameters(self)
+        check_parameters(self, X)
         warm = hasattr(self, "net_")
         data = validate_training_data(
             self,

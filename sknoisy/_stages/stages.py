@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sknoisy._crowd.annotators import AnnotatorNoise
-from sknoisy._data.batches import ArrayDataset
+from sknoisy._data.batches import RowDataset
 from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet, StageEnd
@@ -236,7 +236,7 @@ class Stages:
         rows = self.data.rows_trusted
         return rows if fold.train is None else np.intersect1d(rows, fold.train)
 
-    def _watched(self, fold: Fold, *, as_observed: bool = False) -> ArrayDataset | None:
+    def _watched(self, fold: Fold, *, as_observed: bool = False) -> RowDataset | None:
         """Return the rows whose likelihood ends a stage: of many, some are enough."""
         if fold.valid is None:
             return None

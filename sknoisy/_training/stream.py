@@ -133,7 +133,8 @@ class Stream:
         hidden = net.network.hidden
         if self.columns is not None and isinstance(hidden, MLP):
             self.columns = copy.deepcopy(self.columns)  # the old ones are put back after a fault
-            self.columns.update(data.X, data.weight)
+            for part, weight in data.parts():
+                self.columns.update(part, weight)
             hidden.restandardize(self.columns.mean, self.columns.scale)
 
     def full_block(self, n_classes: int, *new: np.ndarray) -> list[np.ndarray] | None:
