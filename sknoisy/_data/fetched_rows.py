@@ -121,24 +121,21 @@ class FetchedBatches:
             return
         self.dataset.data.check_length()
         found: list[Any] = []
-        batches = iter(self.loader)
-        while True:
-            try:
-                positions, batch = next(batches)
-            except StopIteration:
-                break
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
-                    raise
-                raise RuntimeError(
-                    "A process that fetches the items of `X` has died, perhaps for want of "
-                    "memory or of shared memory. Fetch fewer at a time, or with "
-                    "iterator_train__num_workers=0 and iterator_valid__num_workers=0, which "
-                    f"shows where an item fails: {error}"
-                ) from error
-            if self.keeps:
-                found.append((positions, _copied(batch)))
-            yield self.dataset._loaded(positions, batch)
+        try:
+            for positions, batch in self.loader:
+                if self.keeps:
+                    found.append((positions, _copied(batch)))
+                yield self.dataset._loaded(positions, batch)
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            # Without the traceback nothing holds on to the loader, which would tell again.
+            raise RuntimeError(
+                "A process that fetches the items of `X` has died, perhaps for want of memory or "
+                "of shared memory. Fetch fewer at a time, or with iterator_train__num_workers=0 "
+                "and iterator_valid__num_workers=0, which shows where an item fails: "
+                f"{error}"
+            ) from error.with_traceback(None)
         if self.keeps:
             self.dataset._kept = found
 

@@ -115,11 +115,14 @@ class IndexableDataset:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            "a data set is no array: its items are fetched a batch at a time, by estimators that "
-            "take data sets. To have all of them in memory, stack its items."
-        )
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        arrays = self.arrays()
+        if arrays is None or isinstance(arrays, Mapping | tuple):
+            raise TypeError(
+                "a data set is no array: its items are fetched a batch at a time, by estimators "
+                "that take data sets. To have all of them in memory, stack its items."
+            )
+        return np.asarray(take_rows(arrays, self.rows()), dtype=dtype)
 
     def __repr__(self) -> str:
         kind = type(self.dataset).__name__
@@ -211,10 +214,11 @@ class IndexableDataset:
                 )
 
 
-def as_indexable(X: Any) -> Any:
+def as_indexable(X: Any, *, mapped: bool = False) -> Any:
     """Return data sets, dictionaries and tuples of arrays, and arrays of files as indexable ones.
 
-    Anything else, arrays above all, comes back as it is.
+    Anything else, arrays above all, comes back as it is; with `mapped`, files that are mapped to
+    memory as indexable ones as well, whose folds are row numbers.
     """
     if isinstance(X, IndexableDataset):
         return X
@@ -222,10 +226,11 @@ def as_indexable(X: Any) -> Any:
     if hasattr(X, "requires_grad"):  # a tensor
         return X.detach() if X.device.type == "cpu" else IndexableDataset(X)
     by_name = isinstance(X, Mapping) and not hasattr(X, "nnz")  # DOK, of scipy, is a dict as well
-    if _is_dataset(X) or by_name or is_stored_array(X):
+    in_file = is_stored_array(X) or (mapped and isinstance(X, np.memmap))
+    if _is_dataset(X) or by_name or in_file:
         return IndexableDataset(X)
     if isinstance(X, tuple) and X and array_parts(X) is not None:
-        lengths = {len(part) for part in X}
+        lengths = {part.shape[0] for part in X}
         # As many inputs as rows could be either, and is what it always was: one array.
         if len(lengths) == 1 and lengths != {len(X)} and min(len(part.shape) for part in X) > 1:
             return IndexableDataset(X)
@@ -281,7 +286,7 @@ def _holds_tensors(item: Any) -> bool:
 def _length(dataset: Any) -> int:
     parts = array_parts(dataset)
     if parts is not None:
-        lengths = {name: len(part) for name, part in parts.items()}
+        lengths = {name: part.shape[0] for name, part in parts.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"`X` must have inputs with the same number of rows; got {lengths}.")
         return next(iter(lengths.values()))

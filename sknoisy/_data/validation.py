@@ -19,7 +19,7 @@ from sknoisy._support.validation import parameter_error
 from sknoisy.exceptions import UnreliableFitWarning
 
 _ITEMS_TO_LOOK_AT = 8
-_NUMBERS_AT_ONCE = 2**22
+_NUMBERS_AT_ONCE = 2**18
 
 
 def check_rows(

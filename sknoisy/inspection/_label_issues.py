@@ -10,14 +10,13 @@ from sklearn.utils import Bunch
 
 from sknoisy._crowd.answers import has_answers
 from sknoisy._review.issues import LabelIssues
-from sknoisy._support import validation
 from sknoisy._support.validation import FloatArray
 from sknoisy.inspection._answers import (
     answer_quality,
     find_answer_issues,
     refuse_probabilities,
 )
-from sknoisy.inspection._evidence import weigh_labels
+from sknoisy.inspection._evidence import checked_rows, weigh_labels
 from sknoisy.inspection._uncertainty import judge_evidence, rate_interval
 
 
@@ -129,7 +128,7 @@ def label_quality(
     if has_answers(y, annotators):
         refuse_probabilities(pred_proba)
         return answer_quality(estimator, X, y, annotators, cv, groups)
-    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, index = checked_rows(X, y)
     evidence = weigh_labels(
         estimator,
         X,
@@ -252,7 +251,7 @@ def find_label_issues(
     if has_answers(y, annotators):
         refuse_probabilities(pred_proba)
         return find_answer_issues(estimator, X, y, annotators, cv, groups)
-    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, index = checked_rows(X, y)
     evidence = weigh_labels(
         estimator,
         X,
