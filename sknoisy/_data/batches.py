@@ -183,7 +183,7 @@ class ArrayDataset(RowDataset):
             extras = {name: value for name, value in X.items() if name != "X"} | extras
             X = X["X"]
         super().__init__(X, y, rows=rows, dtype=dtype, answers=answers, **extras)
-        self._type = torch.int64 if keep_integers and X.dtype.kind in "iu" else dtype
+        self._type = torch.int64 if keep_integers else dtype
         self.keep_sparse = keep_sparse and sparse.issparse(X)
         self._tensor = X if isinstance(X, Tensor) else None
         if isinstance(X, np.ndarray) and X.flags.writeable and min(X.strides) >= 0:

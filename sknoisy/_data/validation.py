@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
+from sklearn.utils.validation import assert_all_finite
 from torch import Tensor, nn
 
 from sknoisy._data.indexable import IndexableDataset, array_parts, take_rows
@@ -200,6 +201,7 @@ def _check_arrays(
             continue
         with parameter_error(which, "hold finite numbers, a row for each sample"):
             for block in _blocks(part, X):
+                assert_all_finite(block, input_name=which)
                 as_floats(block, block, network_type, training=training)
 
 
