@@ -299,11 +299,8 @@ def _length(dataset: Any) -> int:
 
 
 def _row_of(source: Any, row: int) -> Any:
-    if isinstance(source, Mapping):
-        return {name: take_rows(part, np.array([row]))[0] for name, part in source.items()}
-    if isinstance(source, tuple):
-        return (tuple(take_rows(part, np.array([row]))[0] for part in source),)
-    return (take_rows(source, np.array([row]))[0],)
+    inputs = map_parts(source, lambda part: take_rows(part, np.array([row]))[0])
+    return inputs if isinstance(source, Mapping) else (inputs,)
 
 
 def _fetched(source: Any, row: int) -> Any:
