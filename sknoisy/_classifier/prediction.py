@@ -46,7 +46,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -61,7 +61,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -84,7 +84,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -100,7 +100,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -119,7 +119,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -156,7 +156,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
             Observed labels, all of them seen in fit. Several answers a row as in `fit`; a row
             without any has the predicted probabilities.

@@ -223,8 +223,8 @@ def row_dataset(
 
 def collate_fn_of(estimator: Any) -> Collate | None:
     """Return what the user has set to make batches of items: to evaluate, or else to train."""
-    params = estimator._params_of("iterator_train") | estimator._params_of("iterator_valid")
-    return params.get("collate_fn")
+    names = "iterator_valid__collate_fn", "iterator_train__collate_fn"
+    return next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
 
 
 def _names_of(batch: Any) -> str:

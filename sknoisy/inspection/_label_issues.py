@@ -40,7 +40,7 @@ def label_quality(
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
         unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
         None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
@@ -167,7 +167,7 @@ def find_label_issues(
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
         unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
         None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         Features. They are also what is shown of the rows; with `pred_proba` they are only shown,
         and may be None, texts, pictures, paths of pictures or a DataFrame.
     y : array-like of shape (n_samples,)

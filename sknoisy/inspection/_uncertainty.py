@@ -80,7 +80,7 @@ def transition_interval(
         Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
         search, uses its own noise model, which must be ``"s"``. The estimator is cloned and need
         not be fitted. None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
@@ -238,7 +238,7 @@ def noise_test(
         Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
         search, uses its own noise model. The estimator is cloned and need not be fitted. None with
         `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
