@@ -134,6 +134,30 @@ def test_answers_of_annotators_go_with_a_data_set(digits, quick):
     )
 
 
+@pytest.mark.parametrize("kind", ["data set", "dict"])
+def test_checked_labels_go_with_data_sets(kind, digits, quick):
+    X, z, y = digits
+    checked = np.arange(len(z)) < 60
+    labels = np.where(checked, y, z)
+    quick.set_params(noise_model="s", transition_init=np.eye(3), select_noise_model=False)
+    expected = clone(quick).fit(X, labels, trusted=checked, noisy_label=z)
+    rows = Pictures(X, labels)
+    if kind == "dict":
+        rows = {"input": X}
+        quick.set_params(module=lambda: ByName(layers()))
+    found = quick.fit(rows, labels, trusted=checked, noisy_label=z)
+    assert_array_equal(found.predict_proba(rows), expected.predict_proba(X))
+
+
+class ByName(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, input):
+        return self.layers(input)
+
+
 # --- Augmentation --------------------------------------------------------------------------------
 
 
