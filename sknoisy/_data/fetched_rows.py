@@ -226,19 +226,19 @@ def _tensors_in(batch: Any) -> list[Tensor]:
     return []
 
 
-def _mapped(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Return what a function makes of all tensors of a batch, in dicts, lists and tuples."""
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, Mapping):
-        return {name: _mapped(value, function) for name, value in batch.items()}
+        return {name: map_tensors(value, function) for name, value in batch.items()}
     if type(batch) in (list, tuple):
-        return type(batch)(_mapped(value, function) for value in batch)
+        return type(batch)(map_tensors(value, function) for value in batch)
     return batch
 
 
 def _copied(batch: Any) -> Any:
-    return _mapped(batch, torch.clone)
+    return map_tensors(batch, torch.clone)
 
 
 def _with_float_types(data: Any, dtype: torch.dtype | None) -> Any:
@@ -246,4 +246,4 @@ def _with_float_types(data: Any, dtype: torch.dtype | None) -> Any:
         data = torch.as_tensor(data)
     if type(data) is list:
         data = tuple(data)
-    return _mapped(data, lambda tensor: with_float_type(tensor, dtype))
+    return map_tensors(data, lambda tensor: with_float_type(tensor, dtype))

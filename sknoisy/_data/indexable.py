@@ -436,7 +436,7 @@ def take_rows(part: Any, rows: np.ndarray) -> Any:
     """Return rows of an array, wherever it lies; arrays of files come as those of numpy."""
     if hasattr(part, "detach"):  # a tensor, perhaps on a device
         part = part.detach()
-        return part[rows] if part.device.type == "cpu" else part[part.new_tensor(rows).long()]
+        return part[sys.modules["torch"].as_tensor(rows, device=part.device)]
     if not is_stored_array(part):
         return np.asarray(part[rows])
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sknoisy._crowd.answers import Answers, check_answers, has_answers, is_answered
 from sknoisy._data.batches import ArrayDataset, RowDataset
-from sknoisy._data.fetched_rows import Collate, FetchedDataset
+from sknoisy._data.fetched_rows import Collate, FetchedDataset, map_tensors
 from sknoisy._data.indexable import IndexableDataset, as_indexable
 from sknoisy._data.trusted import (
     UNKNOWN,
@@ -158,7 +158,9 @@ class TrainingData:
     def example(self, rows: np.ndarray | slice = slice(0, 2)) -> Any:
         """Return the data of a few rows as a batch that the network takes."""
         batch, _ = replace(self, weight=None, answers=None, trusted=None).dataset().take(rows)
-        return batch["X"] if isinstance(batch, dict) else batch
+        data = batch["X"] if isinstance(batch, dict) else batch
+        # The network is built on the CPU, wherever the tensors are.
+        return map_tensors(data, Tensor.cpu) if isinstance(self.X, IndexableDataset) else data
 
     def parts(self) -> Iterator[tuple[Any, np.ndarray | None]]:
         """Yield the data and weights of all rows, those that are fetched some rows at a time."""
