@@ -84,7 +84,7 @@ WAYS = {
 classifiers, scores = {}, {}
 for name, params in WAYS.items():
     classifiers[name] = NoisyLabelClassifier(
-        **params, lr=3e-3, batch_size=32, max_epochs=25, random_state=0
+        **params, lr=3e-3, batch_size=32, max_epochs=25, early_stopping=True, random_state=0
     ).fit(X, y_observed)
     scores[name] = classifiers[name].score(X_test, digits.target[test])
     print(f"{name:12} clean test accuracy {scores[name]:.3f}")

@@ -450,6 +450,35 @@ def test_arrays_of_files_are_read_by_slices(library, dtype, digits, quick, tmp_p
     assert_array_equal(scores, cross_val_score(quick, X, z, cv=2))
 
 
+class Stored:
+    """An array in a file as h5py gives it: rows by a slice or by rising numbers, each once."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype, self.n_slices = X, X.shape, X.dtype, 0
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        assert isinstance(index, slice) or (np.diff(index) > 0).all()
+        self.n_slices += isinstance(index, slice)
+        return self.X[index]
+
+
+Stored.__module__ = "h5py"
+
+
+def test_files_are_read_by_slices_and_by_rising_numbers(digits, quick):
+    X, z, _ = digits
+    stored = Stored(X)
+    found = clone(quick).set_params(batch_size=100).fit(stored, z)
+    expected = quick.set_params(batch_size=100).fit(X, z)
+    assert_array_equal(found.predict_proba(stored), expected.predict_proba(X))
+    assert stored.n_slices > 0
+    part = IndexableDataset(stored)[[7, 2, 7]]
+    assert_array_equal(np.asarray(part), X[[7, 2, 7]])
+
+
 def test_tensors_are_taken_as_they_are(digits, quick):
     X, z, _ = digits
     expected = clone(quick).fit(X, z).predict_proba(X)
