@@ -262,7 +262,8 @@ class PredictionMixin(DocumentationLinkMixin):
     def _dataset(self, X: Any) -> RowDataset:
         check_is_fitted(self)
         note_computation()
-        dtype, X = self.net_.dtype, as_indexable(X)
+        several = getattr(self, "_input_names", None) is not None
+        dtype, X = self.net_.dtype, as_indexable(X, several=several)
         keep_integers = asks_for_integers(self, X, fitted=True)
         X = check_rows(
             self,

@@ -173,7 +173,9 @@ class IndexableDataset:
             try:
                 return list(source.__getitems__(rows))
             except Exception as error:
-                raise ValueError(_of_item(f"one of the items {rows}", error)) from error
+                for row in rows:  # which says which one, if it fails alone
+                    _fetched(source, row)
+                raise ValueError(_of_item(f"one of {len(rows)} items", error)) from error
         return [_fetched(source, row) for row in rows]
 
     def inputs(self, index: Sequence[int] | np.ndarray) -> list[Any]:
@@ -214,11 +216,22 @@ class IndexableDataset:
                 )
 
 
-def as_indexable(X: Any, *, mapped: bool = False) -> Any:
+def as_indexable(X: Any, y: Any = None, *, several: bool = False, mapped: bool = False) -> Any:
     """Return data sets, dictionaries and tuples of arrays, and arrays of files as indexable ones.
 
-    Anything else, arrays above all, comes back as it is; with `mapped`, files that are mapped to
-    memory as indexable ones as well, whose folds are row numbers.
+    Anything else, arrays above all, comes back as it is.
+
+    Parameters
+    ----------
+    X : object
+    y : array-like, default=None
+        Labels. A tuple of arrays is several inputs if each of them, and not the tuple, has a row
+        for each label; otherwise it is an array of its rows.
+    several : bool, default=False
+        Whether a tuple of arrays is several inputs in any case.
+    mapped : bool, default=False
+        Whether files that are mapped to memory are indexable ones as well, so that folds of them
+        are row numbers.
     """
     if isinstance(X, IndexableDataset):
         return X
@@ -230,9 +243,8 @@ def as_indexable(X: Any, *, mapped: bool = False) -> Any:
     if _is_dataset(X) or by_name or in_file:
         return IndexableDataset(X)
     if isinstance(X, tuple) and X and array_parts(X) is not None:
-        lengths = {part.shape[0] for part in X}
-        # As many inputs as rows could be either, and is what it always was: one array.
-        if len(lengths) == 1 and lengths != {len(X)} and min(len(part.shape) for part in X) > 1:
+        n_labels = len(y) if hasattr(y, "__len__") else None
+        if several or {part.shape[0] for part in X} == {n_labels} != {len(X)}:
             return IndexableDataset(X)
     if isinstance(X, list) and X and isinstance(X[0], tuple | Mapping) and _holds_tensors(X[0]):
         raise TypeError(

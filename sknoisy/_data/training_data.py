@@ -288,7 +288,7 @@ def validate_training_data(
     TrainingData
         Without the rows of weight zero, and without those that have no answer.
     """
-    X = as_indexable(X)
+    X = as_indexable(X, y)
     if y is None and isinstance(X, IndexableDataset):
         y = X.targets
     if y is None:

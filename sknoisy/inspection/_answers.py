@@ -147,7 +147,7 @@ def judge_answers(
     With `cv` the posterior of a row is that of a clone which was fitted to the answers of others;
     the answers of the row itself are part of it in any case.
     """
-    X = as_indexable(X, mapped=True)
+    X = as_indexable(X, y, mapped=True)
     if cv is None:
         classifier, features = unwrap_fitted(estimator, X, "label_posterior")
         posterior = classifier.label_posterior(features, y, annotators=annotators)

@@ -103,7 +103,7 @@ def checked_rows(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     labels : ndarray of shape (n_samples,)
     index : pandas Index or None
     """
-    X = as_indexable(X, mapped=True)
+    X = as_indexable(X, y, mapped=True)
     labels, index = validation.check_rows_and_labels(y if X is None else X, y)
     return X, labels, index
 

@@ -391,6 +391,9 @@ def test_items_of_a_batch_are_fetched_at_once_where_a_data_set_can(digits, quick
     data = Fetching(X, z)
     quick.set_params(batch_size=50).fit(data, z)
     assert data.calls.count(50) == 2 * (len(z) // 50)
+    data.X = None
+    with pytest.raises(ValueError, match=r"item 0 raised TypeError"):
+        quick.predict(data)
 
 
 @pytest.mark.parametrize("loader", [DataLoader, "own"])

@@ -150,8 +150,12 @@ def test_inputs_of_other_names_are_refused(digits, quick):
 
 def test_a_tuple_of_rows_is_an_array_still(quick):
     X = (np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.5, 1.0]))
-    found = quick.fit(X, [0, 1, 0]).predict_proba(X)
-    assert_array_equal(found, clone(quick).fit(np.array(X), [0, 1, 0]).predict_proba(np.array(X)))
+    for rows in (X, tuple(np.random.default_rng(0).normal(size=(3, 3, 3)))):
+        found = clone(quick).fit(rows, [0, 1, 0]).predict_proba(rows)
+        expected = clone(quick).fit(np.array(rows), [0, 1, 0]).predict_proba(np.array(rows))
+        assert_array_equal(found, expected)
+    pictures = tuple(np.random.default_rng(0).normal(size=(20, 4, 4)))
+    assert quick.fit(pictures, [0, 1] * 10).predict(pictures).shape == (20,)
 
 
 # --- Whole numbers -------------------------------------------------------------------------------
