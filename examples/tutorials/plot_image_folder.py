@@ -2,15 +2,16 @@
 A folder of pictures
 ====================
 
-Pictures in a folder are a data set of torch: a file is read when a batch needs it, and changed at
-random each time, so that the network never sees the same picture twice. What only evaluates, such
-as predictions and the search for wrong labels, reads the pictures as they are: that is the second
-view of the same rows, ``evaluation``.
+Pictures in a folder are a data set of torch: a file is read when a batch needs
+it, and changed at random each time, so that the network never sees the same
+picture twice. What only evaluates, such as predictions and the search for
+wrong labels, reads the pictures as they are: that is the second view of the
+same rows, ``evaluation``.
 """
 
 # %%
-# A folder with a file for each picture, as a project would have it. Its name says which label
-# somebody gave it; 35 % of the labels are wrong.
+# A folder with a file for each picture, as a project would have it. Its name
+# says which label somebody gave it; 35 % of the labels are wrong.
 
 import tempfile
 from pathlib import Path
@@ -30,7 +31,9 @@ from sknoisy.noise import corrupt_labels, pair_transition
 
 digits = load_digits()
 images, y = digits.images[:700], digits.target[:700]
-y_observed = corrupt_labels(y, pair_transition(10, 0.35), exact=True, random_state=0)
+y_observed = corrupt_labels(
+    y, pair_transition(10, 0.35), exact=True, random_state=0
+)
 folder = tempfile.TemporaryDirectory()
 for number, (picture, label) in enumerate(zip(images, y_observed, strict=True)):
     path = Path(folder.name, f"{label}", f"{number:04}.png")
@@ -41,7 +44,8 @@ print(f"{len(paths)} files, for instance {paths[0].relative_to(folder.name)}")
 
 
 # %%
-# The data set reads a file and applies a transform, as those of torchvision do.
+# The data set reads a file and applies a transform, as those of torchvision
+# do.
 
 
 class Folder(Dataset):
@@ -55,7 +59,9 @@ class Folder(Dataset):
 
     def __getitem__(self, i):
         with Image.open(self.paths[i]) as file:
-            picture = torch.from_numpy(np.asarray(file, dtype=np.float32)[None] / 255)
+            picture = torch.from_numpy(
+                np.asarray(file, dtype=np.float32)[None] / 255
+            )
         if self.transform is not None:
             picture = self.transform(picture)
         return picture, int(self.paths[i].parent.name)
@@ -64,14 +70,17 @@ class Folder(Dataset):
 def shift(picture):
     """Move a picture by up to a pixel."""
     down, right = torch.randint(3, (2,)).tolist()
-    return nn.functional.pad(picture, (1, 1, 1, 1))[:, down : down + 8, right : right + 8]
+    return nn.functional.pad(picture, (1, 1, 1, 1))[
+        :, down : down + 8, right : right + 8
+    ]
 
 
 rows = IndexableDataset(Folder(paths, shift), evaluation=Folder(paths))
 
 # %%
-# Scikit-learn splits the data set by row numbers; no file is read for that. Labels come from the
-# items. With ``iterator_train__num_workers=2`` the files would be read in other processes.
+# Scikit-learn splits the data set by row numbers; no file is read for that.
+# Labels come from the items. With ``iterator_train__num_workers=2`` the files
+# would be read in other processes.
 
 
 class ConvNet(nn.Sequential):
@@ -88,9 +97,16 @@ class ConvNet(nn.Sequential):
         )
 
 
-train, test = train_test_split(np.arange(len(rows)), train_size=450, random_state=0)
+train, test = train_test_split(
+    np.arange(len(rows)), train_size=450, random_state=0
+)
 classifier = NoisyLabelClassifier(
-    ConvNet, lr=3e-3, batch_size=64, max_epochs=30, early_stopping=True, random_state=0
+    ConvNet,
+    lr=3e-3,
+    batch_size=64,
+    max_epochs=30,
+    early_stopping=True,
+    random_state=0,
 )
 classifier.fit(rows[train])
 print(f"clean test accuracy {classifier.score(rows[test], y[test]):.3f}")
@@ -102,14 +118,16 @@ print(f"clean test accuracy {classifier.score(rows[test], y[test]):.3f}")
 
 issues = find_label_issues(classifier, rows[test], rows[test].targets)
 wrong = rows[test].targets != y[test]
-print(f"{issues.count} labels are suspected, {wrong[issues.indices].mean():.0%} of them are wrong")
+share = wrong[issues.indices].mean()
+print(f"{issues.count} labels are suspected; {share:.0%} of them are wrong")
 print(f"{wrong.sum()} of {len(test)} are")
 figure, axes = plt.subplots(2, 6, figsize=(7.2, 3.2), layout="constrained")
 pictures = rows[test].inputs(issues.indices[: axes.size])
 for rank, (panel, picture) in enumerate(zip(axes.flat, pictures, strict=True)):
     panel.imshow(picture[0], cmap="gray_r")
     panel.set_title(
-        f"{issues.observed_labels[rank]} → {issues.suggested_labels[rank]}", fontsize="medium"
+        f"{issues.observed_labels[rank]} → {issues.suggested_labels[rank]}",
+        fontsize="medium",
     )
     panel.set_axis_off()
 figure.suptitle("The label of the folder → what it might be")
