@@ -25,9 +25,12 @@ from sknoisy.inspection import find_label_issues
 from sknoisy.noise import corrupt_labels, pair_transition
 
 TOPICS = {
-    "cooking": "stir the soup, bake the bread, fry an onion, salt the dough",
-    "sailing": "hoist the sail, tie a knot, drop the anchor, watch the wind",
-    "gardening": "dig the soil, plant a bulb, prune the rose, water the lawn",
+    "cooking": "stir the soup, bake the bread, fry an onion, salt the dough, "
+    "peel a carrot, taste",
+    "sailing": "hoist the sail, tie a knot, drop the anchor, watch the wind, "
+    "steer to port, reef",
+    "gardening": "dig the soil, plant a bulb, prune the rose, water the lawn, "
+    "sow a seed, weed",
 }
 LINKS = ["and then", "before you", "while we", "or later", "and slowly"]
 rng = np.random.default_rng(0)
