@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from sknoisy import exceptions, inspection, metrics, noise
     from sknoisy._classifier.classifier import NoisyLabelClassifier
     from sknoisy._classifier.persistence import SKOPS_TRUSTED_TYPES, load_model, save_model
+    from sknoisy._data.indexable import IndexableDataset
     from sknoisy._meta.meta_classifier import NoisyLabelMetaClassifier
 
 __all__ = [
     "SKOPS_TRUSTED_TYPES",
+    "IndexableDataset",
     "NoisyLabelClassifier",
     "NoisyLabelMetaClassifier",
     "__version__",
@@ -32,6 +34,7 @@ __all__ = [
 # Imported when they are asked for: noise, metrics and inspection need no torch.
 _SUBMODULES = ("exceptions", "inspection", "metrics", "noise")
 _HOME = {
+    "IndexableDataset": "sknoisy._data.indexable",
     "NoisyLabelClassifier": "sknoisy._classifier.classifier",
     "NoisyLabelMetaClassifier": "sknoisy._meta.meta_classifier",
     "SKOPS_TRUSTED_TYPES": "sknoisy._classifier.persistence",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import DataLoader
 
-from sknoisy._data.batches import ArrayBatches, ArrayDataset
-from sknoisy._data.columns import column_statistics
+from sknoisy._data.batches import ArrayBatches
+from sknoisy._data.columns import ColumnStatistics
+from sknoisy._data.indexable import IndexableDataset, as_indexable
 from sknoisy._data.training_data import TrainingData, occurring_columns
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
@@ -26,14 +28,24 @@ _ROWS_TO_LOOK_AT = 64
 _COPIES_OF_MATRICES = 8  # of the start, of the best epoch, of counts and what is computed of them
 
 
-def check_parameters(classifier: Any) -> None:
-    """Refuse parameters that exclude each other, and parts that cannot be built."""
+def check_parameters(classifier: Any, X: Any) -> None:
+    """Refuse parameters that exclude each other or do not suit X, and parts that cannot be built.
+
+    Parameters
+    ----------
+    classifier : NoisyLabelClassifier
+    X : array-like or data set
+        Before validation.
+    """
     check_routed(classifier._routed())
     _check_device(classifier.device)
     classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
     _check_optimizer(classifier)
-    classifier._check_params_of("iterator_train", classifier.iterator_train or ArrayBatches)
-    classifier._check_params_of("iterator_valid", classifier.iterator_valid or ArrayBatches)
+    X = as_indexable(X)
+    fetched = isinstance(X, IndexableDataset) and not X.holds_arrays
+    default = DataLoader if fetched else ArrayBatches
+    classifier._check_params_of("iterator_train", classifier.iterator_train or default)
+    classifier._check_params_of("iterator_valid", classifier.iterator_valid or default)
     if classifier.noise_model == "c" and classifier.method == "em":
         raise ValueError(
             "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
@@ -206,7 +218,7 @@ def build_net(
         **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
     ).initialize()
     # For callbacks that look whether the module has the size of the data.
-    sizes = input_sizes(net.callbacks_, data.X)
+    sizes = input_sizes(net.callbacks_, _array_like(data))
     vars(net).update({f"module__{name}": size for name, size in sizes.items()})
     if classifier.noise_model == "c":
         check_feature_noise_fits(
@@ -252,25 +264,33 @@ def _as_taken_by(net: SkorchNet, data: TrainingData) -> TrainingData:
 
 
 def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
-    sample, _ = ArrayDataset(data.X, dtype=data.dtype).take(slice(0, 2))
-    sizes = input_sizes(classifier.callbacks or [], data.X)
+    sample = data.example()
+    sizes = input_sizes(classifier.callbacks or [], _array_like(data))
     network = build_network(
         classifier.module,
         # The default network has the size of the data already.
         classifier._params_of("module") | ({} if classifier.module is None else sizes),
-        cast(Tensor, sample),
+        sample,
         data.n_classes,
+        dtype=data.dtype,
         hidden_layer_sizes=classifier.hidden_layer_sizes,
         dropout=classifier.dropout,
         columns=occurring_columns(data.X) if classifier.module is None else None,
     )
     if isinstance(network.hidden, MLP):
-        network.hidden.reset_standardization(*column_statistics(data.X, data.weight))
+        statistics = ColumnStatistics()
+        for part, weight in data.parts():
+            statistics.update(part, weight)
+        network.hidden.reset_standardization(statistics.mean, statistics.scale)
     else:
         rows = np.linspace(0, len(data) - 1, min(len(data), _ROWS_TO_LOOK_AT)).astype(np.intp)
-        batch, _ = data.dataset(rows).take(slice(None))
-        network.rescale_features(cast(Tensor, batch["X"] if isinstance(batch, dict) else batch))
+        network.rescale_features(data.example(rows))
     return network
+
+
+def _array_like(data: TrainingData) -> Any:
+    """Return X, or of a data set a few rows, in which a callback sees the number of features."""
+    return data.example() if isinstance(data.X, IndexableDataset) else data.X
 
 
 def _fitted_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:

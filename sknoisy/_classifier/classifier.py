@@ -119,7 +119,8 @@ class NoisyLabelClassifier(
         Set its other parameters as ``optimizer__name``.
     iterator_train, iterator_valid : iterator class, default=None
         Classes that replace ``torch.utils.data.DataLoader``; None takes batches straight
-        from the arrays. Parameters are set as ``iterator_train__name``.
+        from arrays, and by a ``DataLoader`` from data sets. Parameters are set as
+        ``iterator_train__name``.
     device : str or torch.device, default="cpu"
         Device to compute on.
     compile : bool, default=False
@@ -414,7 +415,7 @@ class NoisyLabelClassifier(
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         annotators: Any = None,
@@ -425,10 +426,12 @@ class NoisyLabelClassifier(
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
-            Two-dimensional, or of any rank that `module` takes.
-        y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Observed labels, of any type that scikit-learn takes. With several columns they are
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
+            Two-dimensional, or of any rank that `module` takes. A map-style data set of torch, an
+            `IndexableDataset`, or a dict or tuple of arrays go to `module` as the user guide says.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+            Observed labels, of any type that scikit-learn takes; None takes those of the items of
+            a data set, and is refused with arrays. With several columns they are
             answers of annotators, a column for each of them or as `annotators` says. Rows without
             an answer have no part in the likelihood, and are left out.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -456,7 +459,7 @@ class NoisyLabelClassifier(
         MemoryError
             If the weights of the c-model cannot be trained in the memory there is.
         """
-        check_parameters(self)
+        check_parameters(self, X)
         warm = self.warm_start and hasattr(self, "net_")
         data = validate_training_data(
             self,
@@ -488,7 +491,7 @@ class NoisyLabelClassifier(
     def partial_fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         classes: Any = None,
         sample_weight: Any = None,
         *,
@@ -515,9 +518,9 @@ class NoisyLabelClassifier(
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
             The next rows.
-        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
             Their observed labels, or several answers a row as in `fit`. Annotators may come and
             go. Their matrices start when about 1000 rows with answers were seen.
         classes : array-like of shape (n_classes,), default=None
@@ -537,7 +540,7 @@ class NoisyLabelClassifier(
         NoisyLabelClassifier
             The estimator itself. It can predict after each call.
         """
-        check_parameters(self)
+        check_parameters(self, X)
         warm = hasattr(self, "net_")
         data = validate_training_data(
             self,

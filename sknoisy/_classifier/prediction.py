@@ -15,8 +15,10 @@ from sknoisy._crowd.answers import (
     check_answers,
     has_answers,
 )
-from sknoisy._data.batches import ArrayDataset
-from sknoisy._data.training_data import NUMPY_TYPES
+from sknoisy._data.batches import RowDataset
+from sknoisy._data.indexable import as_indexable
+from sknoisy._data.training_data import NUMPY_TYPES, collate_fn_of, row_dataset
+from sknoisy._data.validation import asks_for_integers, check_rows
 from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
@@ -44,7 +46,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -59,7 +61,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -82,7 +84,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -98,7 +100,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -117,7 +119,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
 
         Returns
         -------
@@ -154,7 +156,7 @@ class PredictionMixin(DocumentationLinkMixin):
 
         Parameters
         ----------
-        X : {array-like, CSR matrix} of shape (n_samples, ...)
+        X : {array-like, CSR matrix, data set} of shape (n_samples, ...)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
             Observed labels, all of them seen in fit. Several answers a row as in `fit`; a row
             without any has the predicted probabilities.
@@ -257,14 +259,27 @@ class PredictionMixin(DocumentationLinkMixin):
             return log_proba
         return F.clean_log_proba(log_proba + torch.from_numpy(self._log_class_weight))
 
-    def _dataset(self, X: Any) -> ArrayDataset:
+    def _dataset(self, X: Any) -> RowDataset:
         check_is_fitted(self)
         note_computation()
-        dtype = self.net_.dtype
-        X = validation.check_features(
-            self, X, reset=False, network_type=NUMPY_TYPES[dtype], training=False
+        several = getattr(self, "_input_names", None) is not None
+        dtype, X = self.net_.dtype, as_indexable(X, several=several)
+        keep_integers = asks_for_integers(self, X, fitted=True)
+        X = check_rows(
+            self,
+            X,
+            reset=False,
+            network_type=NUMPY_TYPES[dtype],
+            training=False,
+            keep_integers=keep_integers,
         )
-        return ArrayDataset(X, dtype=dtype, keep_sparse=self.net_.network.takes_sparse)
+        return row_dataset(
+            X,
+            dtype=dtype,
+            keep_sparse=self.net_.network.takes_sparse,
+            keep_integers=keep_integers,
+            collate_fn=collate_fn_of(self),
+        )
 
     def _noise_layer(self) -> NoiseLayer:
         """Return the noise layer in float64; without one, that of labels that are the true ones."""
@@ -273,7 +288,7 @@ class PredictionMixin(DocumentationLinkMixin):
         identity = torch.eye(len(self.classes_), dtype=torch.float64)
         return ClassTransition(F.floor_transition(identity, 1e-300), learnable=False)
 
-    def _batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batch_outputs(self, dataset: RowDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield log-probabilities of the true label, and h(x), in float64 on the CPU."""
         for clean, hidden in self.net_.batch_outputs(dataset):
             yield _without_nan(F.clean_log_proba(clean.cpu().double())), hidden.cpu().double()

@@ -14,36 +14,36 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_scalar
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sknoisy._crowd.answers import Answers
+from sknoisy._data.indexable import IndexableDataset, array_parts, map_parts, take_rows
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._support.validation import parameter_error
 
-Rows = Tensor | SparseRows
-Batch = tuple[Rows | dict[str, Rows], Tensor]
+Batch = tuple[Any, Tensor]
 
 _BYTES_AT_ONCE = 2**20
 _INFERENCE_ROWS = 4096
 _INFERENCE_ELEMENTS = 2**22
 _INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
+_FETCHED_ROWS = 512
+_FETCHED_BYTES = 2**24
 
 
-class ArrayDataset(Dataset):
-    """Rows of arrays: the data, the observed labels, and what else belongs to a row.
+class RowDataset(Dataset):
+    """Rows of data, their observed labels, and what else belongs to a row.
 
     Parameters
     ----------
-    X : ndarray of shape (n, ...), CSR array of shape (n, n_features), or dict with key "X"
+    X : ndarray, CSR array, Tensor or IndexableDataset of shape (n, ...)
         The data. It is never copied as a whole.
     y : ndarray of shape (n,), default=None
         Encoded observed labels; None gives zeros.
     rows : ndarray of int, default=None
-        The rows of the arrays that belong to the data set, in this order; None means all.
+        The rows of X that belong to the data set, in this order; None means all.
     dtype : torch.dtype, default=None
         Floating point type of the batches of X; None keeps that of X.
-    keep_sparse : bool, default=False
-        Whether batches of CSR are `SparseRows`; otherwise they are made dense, one at a time.
     answers : Answers, default=None
         Several observed labels of each row. Batches have their codes under "answers".
     **extras : ndarray or Tensor of shape (n, ...)
@@ -58,25 +58,17 @@ class ArrayDataset(Dataset):
         *,
         rows: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
-        keep_sparse: bool = False,
         answers: Answers | None = None,
         **extras: Any,
     ) -> None:
-        if isinstance(X, dict):
-            extras = {name: value for name, value in X.items() if name != "X"} | extras
-            X = X["X"]
         self.data = X
         self.target = y
         self.rows = rows
         self.dtype = dtype
-        self.keep_sparse = keep_sparse and sparse.issparse(X)
         self.answers = answers
         self.extras = {name: _as_tensor(value) for name, value in extras.items()}
         self._target = _as_tensor(np.zeros(X.shape[0], dtype=np.int64) if y is None else y)
         self._rows = None if rows is None else _as_tensor(rows)
-        self._tensor = X if isinstance(X, Tensor) else None
-        if isinstance(X, np.ndarray) and X.flags.writeable and min(X.strides) >= 0:
-            self._tensor = torch.from_numpy(X)
 
     def __len__(self) -> int:
         return self.data.shape[0] if self.rows is None else len(self.rows)
@@ -100,34 +92,45 @@ class ArrayDataset(Dataset):
     @property
     def bytes_per_row(self) -> int:
         """Size of a row of the data as a batch holds it."""
-        itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize
-        n_values = math.prod(self.data.shape[1:])
-        if self.keep_sparse:  # a value, its column, and what is computed of them
-            n_values = 4 * self.data.nnz // max(1, self.data.shape[0])
-        return max(1, n_values * itemsize)
+        raise NotImplementedError
+
+    def for_training(self) -> RowDataset:
+        """Return the same rows as they are to be trained on, with their augmentation."""
+        return self
 
     def take(self, index: np.ndarray | Tensor | slice) -> Batch:
         """Return copies of the rows at positions `index` of this set as one batch."""
-        at = self._at(index)
+        raise NotImplementedError
+
+    def loaded_by(self, iterator: Callable[..., Any], params: dict[str, Any]) -> Any:
+        """Return the iterator that a class of them makes over the batches of this set."""
+        return iterator(self, **params)
+
+    def _batch(self, data: Any, at: Tensor | slice) -> Batch:
+        """Put data, labels and extras of positions in the arrays together."""
         target = _copied(self._target, at)
-        data: Rows = self._sparse(at) if self.keep_sparse else self._dense(at)
-        if not self.extras and self.answers is None:
+        if not self._has_more:
             return data, target
         more = {k: _copied(v, at) for k, v in self.extras.items()}
         if self.answers is not None:
             more["answers"] = self._codes(at)
         return {"X": data, **more}, target
 
-    def __getitem__(self, i: int) -> Batch:
-        """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
-        at = self._at(np.array([i]))
-        X, y = self._dense(at)[0], self._target[at][0]
-        if not self.extras and self.answers is None:
-            return X, y
+    def _row(self, data: Any, at: Tensor) -> Batch:
+        """Put data, label and extras of one row together, as loaders collate them."""
+        y = self._target[at][0]
+        if not self._has_more:
+            return data, y
         more = {name: value[at][0] for name, value in self.extras.items()}
         if self.answers is not None:  # all of a length, to be collated
             more["answers"] = self._codes(at, int(self.answers.counts.max()))[0]
-        return {"X": X, **more}, y
+        return {"X": data, **more}, y
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether a batch is a dict: with extras, or where the data are no array."""
+        several = isinstance(self.data, IndexableDataset)
+        return several or bool(self.extras) or self.answers is not None
 
     def _codes(self, at: Tensor | slice, width: int | None = None) -> Tensor:
         assert self.answers is not None
@@ -138,22 +141,119 @@ class ArrayDataset(Dataset):
         """Return the positions in the arrays of positions in this set."""
         if isinstance(index, slice):
             return index if self._rows is None else self._rows[index]
+        return self._numbers(index)
+
+    def _numbers(self, index: np.ndarray | Tensor) -> Tensor:
         at = _as_tensor(index)
         return at if self._rows is None else self._rows.index_select(0, at)
+
+
+class ArrayDataset(RowDataset):
+    """Rows of arrays.
+
+    Parameters
+    ----------
+    X : ndarray or Tensor of shape (n, ...), CSR array of shape (n, n_features), \
+            IndexableDataset of arrays, or dict with key "X"
+        The data. It is never copied as a whole.
+    y, rows, answers, **extras
+        As for `RowDataset`.
+    dtype : torch.dtype, default=None
+        Type of the batches of X; None keeps that of X. Of several inputs it is the floating point
+        type, and other numbers stay what they are.
+    keep_integers : bool, default=False
+        Whether whole numbers of a single array are batches of int64, and not of `dtype`.
+    keep_sparse : bool, default=False
+        Whether batches of CSR are `SparseRows`; otherwise they are made dense, one at a time.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: np.ndarray | None = None,
+        *,
+        rows: np.ndarray | None = None,
+        dtype: torch.dtype | None = None,
+        keep_integers: bool = False,
+        keep_sparse: bool = False,
+        answers: Answers | None = None,
+        **extras: Any,
+    ) -> None:
+        if isinstance(X, dict):
+            extras = {name: value for name, value in X.items() if name != "X"} | extras
+            X = X["X"]
+        super().__init__(X, y, rows=rows, dtype=dtype, answers=answers, **extras)
+        self._type = torch.int64 if keep_integers else dtype
+        self.keep_sparse = keep_sparse and sparse.issparse(X)
+        self._tensor = X if isinstance(X, Tensor) else None
+        if isinstance(X, np.ndarray) and X.flags.writeable and min(X.strides) >= 0:
+            self._tensor = torch.from_numpy(X)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a row of the data as a batch holds it."""
+        if isinstance(self.data, IndexableDataset):
+            parts = array_parts(self.data.arrays()) or {}
+            return sum(math.prod(p.shape[1:]) * p.dtype.itemsize for p in parts.values()) or 1
+        itemsize = self.data.dtype.itemsize if self.dtype is None else self.dtype.itemsize
+        n_values = math.prod(self.data.shape[1:])
+        if self.keep_sparse:  # a value, its column, and what is computed of them
+            n_values = 4 * self.data.nnz // max(1, self.data.shape[0])
+        return max(1, n_values * itemsize)
+
+    def take(self, index: np.ndarray | Tensor | slice) -> Batch:
+        """Return copies of the rows at positions `index` of this set as one batch."""
+        at = self._at(index)
+        return self._batch(self._sparse(at) if self.keep_sparse else self._dense(at), at)
+
+    def __getitem__(self, i: int) -> Batch:
+        """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
+        at = self._numbers(np.array([i]))
+        return self._row(map_parts(self._dense(at), lambda part: part[0]), at)
+
+    def __getitems__(self, index: list[int]) -> list[Batch]:
+        """Return several rows, as ``torch.utils.data.DataLoader`` asks for those of a batch."""
+        at = self._at(np.asarray(index, dtype=np.intp))
+        X, y = self._batch(self._dense(at), at)
+        return list(zip(_unbound(X), y.unbind(), strict=True))
 
     def _sparse(self, at: Tensor | slice) -> SparseRows:
         rows = self.data[at if isinstance(at, slice) else at.numpy()]
         return SparseRows.of(rows, self.dtype)
 
-    def _dense(self, at: Tensor | slice) -> Tensor:
+    def _dense(self, at: Tensor | slice) -> Any:
         if self._tensor is not None:
-            return _copied(self._tensor, at).to(self.dtype)
+            return _copied(self._tensor, at).to(self._type)
+        if isinstance(self.data, IndexableDataset):
+            numbers = self.data.rows(at if isinstance(at, slice) else at.numpy())
+            arrays = self.data.arrays()
+            if not isinstance(arrays, Mapping | tuple):
+                return _as_tensor(take_rows(arrays, numbers)).to(self._type)
+            return map_parts(
+                arrays, lambda part: with_float_type(take_rows(part, numbers), self.dtype)
+            )
         rows = self.data[at if isinstance(at, slice) else at.numpy()]
         if sparse.issparse(rows):
             rows = rows.toarray()
         elif isinstance(at, slice):  # a read-only array, or a file that is mapped to memory
             rows = np.array(rows, order="C")
-        return torch.from_numpy(np.asarray(rows)).to(self.dtype)
+        return torch.from_numpy(np.asarray(rows)).to(self._type)
+
+
+def with_float_type(values: Any, dtype: torch.dtype | None) -> Any:
+    """Return numbers as a tensor of their type, floating point ones of a given type."""
+    tensor = _as_tensor(values)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _unbound(values: Any) -> list[Any]:
+    """Return the rows of a batch, of one tensor or of several by name."""
+    if isinstance(values, Tensor):
+        return list(values.unbind())
+    parts = [_unbound(part) for part in (values.values() if isinstance(values, dict) else values)]
+    if isinstance(values, dict):
+        return [dict(zip(values, row, strict=True)) for row in zip(*parts, strict=True)]
+    return list(zip(*parts, strict=True))
 
 
 def _copied(values: Tensor, at: Tensor | slice) -> Tensor:
@@ -208,12 +308,7 @@ class ArrayBatches:
         self.pin_memory = pin_memory
 
     def _bounds(self) -> list[int]:
-        n = len(self.dataset)
-        bounds = [*range(0, n, self.batch_size), n]
-        # Batch normalisation cannot train on a single row: it joins the batch before it.
-        if self.shuffle and len(bounds) > 2 and n - bounds[-2] == 1 < self.batch_size:
-            del bounds[-2]
-        return bounds
+        return batch_bounds(len(self.dataset), self.batch_size, training=self.shuffle)
 
     def __len__(self) -> int:
         return len(self._bounds()) - 1
@@ -236,17 +331,29 @@ class ArrayBatches:
         if isinstance(values, dict):
             parts = zip(*(self._split(value, sizes) for value in values.values()), strict=True)
             return [dict(zip(values, part, strict=True)) for part in parts]
-        return (values.pin_memory() if self.pin_memory else values).split(sizes)
+        if isinstance(values, tuple):
+            return zip(*(self._split(value, sizes) for value in values), strict=True)
+        pinned = self.pin_memory and getattr(values, "is_cpu", True)
+        return (values.pin_memory() if pinned else values).split(sizes)
+
+
+def batch_bounds(n_rows: int, batch_size: int, *, training: bool) -> list[int]:
+    """Return where batches begin, and where the last one ends."""
+    bounds = [*range(0, n_rows, batch_size), n_rows]
+    # Batch normalisation cannot train on a single row: it joins the batch before it.
+    if training and len(bounds) > 2 and n_rows - bounds[-2] == 1 < batch_size:
+        del bounds[-2]
+    return bounds
 
 
 def inference_batch_size(
-    dataset: Dataset, n_least: int, width: int, device: str | torch.device
+    dataset: RowDataset, n_least: int, width: int, device: str | torch.device
 ) -> int:
     """Return how many rows to predict at once: many, but no more than fit a cache or memory.
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : RowDataset
     n_least : int
         As many in any case, if memory allows: those of a training step.
     width : int
@@ -254,13 +361,15 @@ def inference_batch_size(
     device : str or torch.device
     """
     most = _INFERENCE_ROWS
-    if isinstance(dataset, ArrayDataset) and torch.device(device).type == "cpu":
+    if not isinstance(dataset, ArrayDataset):
+        most = min(_FETCHED_ROWS, _FETCHED_BYTES // dataset.bytes_per_row)
+    elif torch.device(device).type == "cpu":
         most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
     return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))
 
 
 def ordered_batches(
-    iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+    iterator: Callable[..., Any], dataset: RowDataset, params: Mapping[str, Any]
 ) -> Any:
     """Return an iterator over batches in the order of the rows, whichever class makes it.
 
@@ -269,6 +378,7 @@ def ordered_batches(
     iterator, dataset, params
         As for `shuffled_batches`.
     """
+    iterator, params = _iterator_of(dataset, iterator, params)
     # A loader draws from a generator even so, and must not from torch's.
     loads = iterator is not ArrayBatches and "generator" in inspect.signature(iterator).parameters
     generator = {"generator": torch.Generator()} if loads else {}
@@ -277,7 +387,7 @@ def ordered_batches(
 
 def shuffled_batches(
     iterator: Callable[..., Any],
-    dataset: ArrayDataset,
+    dataset: RowDataset,
     params: dict[str, Any],
     generator: torch.Generator,
     device: str | torch.device,
@@ -287,8 +397,9 @@ def shuffled_batches(
     Parameters
     ----------
     iterator : callable
-        `ArrayBatches`, ``torch.utils.data.DataLoader`` or another of its kind.
-    dataset : ArrayDataset
+        `ArrayBatches`, ``torch.utils.data.DataLoader`` or another of its kind. A loader takes the
+        place of the first where rows are fetched one by one.
+    dataset : RowDataset
     params : dict
         What the user has set, which goes before everything else.
     generator : torch.Generator
@@ -296,19 +407,63 @@ def shuffled_batches(
     device : str or torch.device
         Where the batches will be used.
     """
+    iterator, params = _iterator_of(dataset, iterator, params)
     accepted = inspect.signature(iterator).parameters
-    chosen: dict[str, Any] = {}
-    if not {"sampler", "batch_sampler"} & params.keys():
-        chosen["shuffle"] = True
-    chosen["generator"] = generator
+    chosen: dict[str, Any] = {"generator": generator}
     if torch.device(device).type == "cuda":
         chosen["pin_memory"] = True
+    if "batch_sampler" in accepted and not isinstance(dataset, ArrayDataset):
+        own_order = {"sampler", "batch_sampler", "shuffle", "drop_last"} & params.keys()
+        # Seeds of workers come from a generator of their own, so that the order is that of arrays.
+        chosen["generator"] = torch.Generator().manual_seed(generator.initial_seed())
+        if not own_order:
+            params = dict(params)
+            size = params.pop("batch_size")
+            chosen["batch_sampler"] = ShuffledBatches(len(dataset), size, generator)
+    if not {"sampler", "batch_sampler"} & (params.keys() | chosen.keys()):
+        chosen["shuffle"] = True
     params = {k: v for k, v in chosen.items() if k in accepted} | params
     return make_batches("iterator_train", iterator, dataset, params)
 
 
+def _iterator_of(
+    dataset: RowDataset, iterator: Callable[..., Any], params: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the class of iterators that suits the rows where the user has none of their own."""
+    if iterator is not ArrayBatches:
+        return iterator, dict(params)
+    if not isinstance(dataset, ArrayDataset):
+        return DataLoader, dict(params)
+    accepted = inspect.signature(ArrayBatches).parameters  # others are for data sets
+    return iterator, {name: value for name, value in params.items() if name in accepted}
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Row numbers of batches in a new random order in each pass, those of `ArrayBatches`.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+    generator : torch.Generator
+    """
+
+    def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator) -> None:
+        self.bounds = batch_bounds(n_rows, batch_size, training=True)
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.arange(self.bounds[-1])
+        if len(self) > 1:
+            order = torch.randperm(len(order), generator=self.generator)
+        for start, stop in pairwise(self.bounds):
+            yield order[start:stop].tolist()
+
+
 def make_batches(
-    name: str, iterator: Callable[..., Any], dataset: Dataset, params: Mapping[str, Any]
+    name: str, iterator: Callable[..., Any], dataset: RowDataset, params: Mapping[str, Any]
 ) -> Any:
     """Return the batches of a data set, from the class of iterators that parameter `name` holds.
 
@@ -318,9 +473,9 @@ def make_batches(
         If it takes other parameters, or gives no batches.
     """
     with parameter_error(name, "be a class of iterators over batches, as torch's DataLoader"):
-        batches = iterator(dataset, **params)
+        batches = dataset.loaded_by(iterator, dict(params))
         if not isinstance(batches, Iterable):
             raise TypeError(f"it made {type(batches).__name__}.")
         if isinstance(batches, Sized) and len(batches) == 0:
-            raise ValueError(f"it made no batch of {len(dataset)} rows.")  # type: ignore[arg-type]
+            raise ValueError(f"it made no batch of {len(dataset)} rows.")
     return batches

@@ -76,10 +76,3 @@ class ColumnStatistics:
         spread = self._highest - self._lowest
         scale = np.maximum(self._scaler.scale_, spread / _LARGEST_RANGE)
         return np.where(spread > 0, scale, np.inf)
-
-
-def column_statistics(X: Any, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and scale of the columns, arrays of shape (n_features,)."""
-    statistics = ColumnStatistics()
-    statistics.update(X, weight)
-    return statistics.mean, statistics.scale

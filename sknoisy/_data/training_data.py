@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from sknoisy._crowd.answers import Answers, check_answers, has_answers, is_answered
-from sknoisy._data.batches import ArrayDataset
+from sknoisy._data.batches import ArrayDataset, RowDataset
+from sknoisy._data.fetched_rows import Collate, FetchedDataset, map_tensors
+from sknoisy._data.indexable import IndexableDataset, as_indexable
 from sknoisy._data.trusted import (
     UNKNOWN,
     TrustedLabels,
@@ -19,12 +23,14 @@ from sknoisy._data.trusted import (
     check_trusted,
     without_trusted,
 )
+from sknoisy._data.validation import asks_for_integers, check_rows, float_type_of
 from sknoisy._support import validation
 from sknoisy._support.labels import as_label_array
-from sknoisy._support.numbers import FloatType, float_type
+from sknoisy._support.numbers import FloatType
 
 _FEWEST_WIDE_COLUMNS = 1000
 _LARGEST_DENSITY = 0.05
+_ROWS_OF_A_PART = 256
 
 NUMPY_TYPES: dict[torch.dtype, FloatType] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -35,7 +41,7 @@ class TrainingData:
 
     Attributes
     ----------
-    X : ndarray or CSR array of shape (n_samples, ...)
+    X : ndarray, CSR array or IndexableDataset of shape (n_samples, ...)
     target : ndarray of shape (n_samples,)
         Encoded labels: the checked one of trusted rows, else the observed one; with several answers
         a row that of the majority.
@@ -53,6 +59,10 @@ class TrainingData:
         Whether the network has a noise layer of annotators already.
     trusted : TrustedLabels or None, default=None
         Which labels were checked.
+    keep_integers : bool, default=False
+        Whether the network takes whole numbers as they are.
+    collate_fn : callable or None, default=None
+        What makes a batch of items of a data set.
     """
 
     X: Any
@@ -64,6 +74,8 @@ class TrainingData:
     answers: Answers | None = None
     by_annotator: bool = False
     trusted: TrustedLabels | None = None
+    keep_integers: bool = False
+    collate_fn: Collate | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -112,7 +124,7 @@ class TrainingData:
 
     def dataset(
         self, rows: np.ndarray | None = None, *, as_observed: bool = False, **extras: Any
-    ) -> ArrayDataset:
+    ) -> RowDataset:
         """Return the rows as a data set, together with their weights and more values.
 
         Parameters
@@ -131,15 +143,38 @@ class TrainingData:
         elif self.trusted is not None:
             extras["true_label"] = torch.from_numpy(self.trusted.true_labels(self.target))
             extras["observed_label"] = torch.from_numpy(self.observed)
-        return ArrayDataset(
+        return row_dataset(
             self.X,
             self.target,
             rows=rows,
             dtype=self.dtype,
             keep_sparse=self.keep_sparse,
+            keep_integers=self.keep_integers,
+            collate_fn=self.collate_fn,
             answers=self.answers if self.learns_from_answers else None,
             **extras,
         )
+
+    def example(self, rows: np.ndarray | slice = slice(0, 2)) -> Any:
+        """Return the data of a few rows as a batch that the network takes."""
+        batch, _ = replace(self, weight=None, answers=None, trusted=None).dataset().take(rows)
+        data = batch["X"] if isinstance(batch, dict) else batch
+        # The network is built on the CPU, wherever the tensors are.
+        return map_tensors(data, Tensor.cpu) if isinstance(self.X, IndexableDataset) else data
+
+    def parts(self) -> Iterator[tuple[Any, np.ndarray | None]]:
+        """Yield the data and weights of all rows, those that are fetched some rows at a time."""
+        if not isinstance(self.X, IndexableDataset):
+            yield self.X, self.weight
+            return
+        for rows in gen_batches(len(self), _ROWS_OF_A_PART):
+            batch = self.example(np.arange(rows.start, rows.stop))
+            if not isinstance(batch, Tensor):
+                raise ValueError(
+                    "`X` must hold one array a row for the default network; it has "
+                    f"{_names_of(batch)}. Pass a `module` that takes them."
+                )
+            yield batch.numpy(), None if self.weight is None else self.weight[rows]
 
     def weight_of(self, rows: np.ndarray) -> np.ndarray | None:
         """Return the sample weights of some rows, or None."""
@@ -163,6 +198,39 @@ class TrainingData:
         at = slice(None) if rows is None else rows
         weight = None if self.weight is None else torch.as_tensor(self.weight[at])
         return torch.as_tensor(self.target[at]), weight
+
+
+def row_dataset(
+    X: Any,
+    y: np.ndarray | None = None,
+    *,
+    collate_fn: Collate | None = None,
+    keep_sparse: bool = False,
+    keep_integers: bool = False,
+    **more: Any,
+) -> RowDataset:
+    """Return rows of arrays, or rows that are fetched one by one, as a data set.
+
+    Parameters
+    ----------
+    X, y, keep_sparse, keep_integers, **more
+        As for `ArrayDataset`.
+    collate_fn : callable, default=None
+        As for `FetchedDataset`.
+    """
+    if isinstance(X, IndexableDataset) and not X.holds_arrays:
+        return FetchedDataset(X, y, collate_fn=collate_fn, **more)
+    return ArrayDataset(X, y, keep_sparse=keep_sparse, keep_integers=keep_integers, **more)
+
+
+def collate_fn_of(estimator: Any) -> Collate | None:
+    """Return what the user has set to make batches of items: to evaluate, or else to train."""
+    names = "iterator_valid__collate_fn", "iterator_train__collate_fn"
+    return next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
+
+
+def _names_of(batch: Any) -> str:
+    return ", ".join(map(str, batch)) if isinstance(batch, dict) else f"{len(batch)} inputs"
 
 
 def occurring_columns(X: Any) -> np.ndarray | None:
@@ -198,8 +266,9 @@ def validate_training_data(
     estimator : NoisyLabelClassifier
         Gets the number and the names of the features. With its `device` another than the CPU,
         float64 data are computed in float32.
-    X : array-like or CSR of shape (n_samples, ...)
-    y : array-like of shape (n_samples,) or (n_samples, n_columns)
+    X : array-like, CSR or data set of shape (n_samples, ...)
+    y : array-like of shape (n_samples,) or (n_samples, n_columns), or None
+        None takes the labels of a data set.
     sample_weight : array-like of shape (n_samples,) or None
     annotators : array-like of the shape of y, default=None
         As for `check_answers`.
@@ -219,6 +288,9 @@ def validate_training_data(
     TrainingData
         Without the rows of weight zero, and without those that have no answer.
     """
+    X = as_indexable(X, y)
+    if y is None and isinstance(X, IndexableDataset):
+        y = X.targets
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
@@ -226,7 +298,10 @@ def validate_training_data(
     if torch.device(estimator.device).type != "cpu":
         dtype = torch.float32
     network_type = None if dtype is None else NUMPY_TYPES[dtype]
-    X = validation.check_features(estimator, X, reset=reset, network_type=network_type)
+    keep_integers = asks_for_integers(estimator, X, fitted=not reset)
+    X = check_rows(
+        estimator, X, reset=reset, network_type=network_type, keep_integers=keep_integers
+    )
     weight = validation.check_weights(sample_weight, X)
     counted = np.ones(X.shape[0], dtype=bool) if weight is None else weight > 0
     several = has_answers(y, annotators)
@@ -249,8 +324,19 @@ def validate_training_data(
     if weight is not None:
         weight = weight / weight.mean()
     if dtype is None:
-        dtype = torch.float64 if float_type(X) is np.float64 else torch.float32
-    return TrainingData(X, target, weight, classes, dtype, answers=answers, trusted=checked)
+        double = not keep_integers and float_type_of(X) is np.float64
+        dtype = torch.float64 if double else torch.float32
+    return TrainingData(
+        X,
+        target,
+        weight,
+        classes,
+        dtype,
+        answers=answers,
+        trusted=checked,
+        keep_integers=keep_integers,
+        collate_fn=collate_fn_of(estimator),
+    )
 
 
 def _labels_of_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, TypeVar, cast
@@ -14,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.feature_noise import FeatureTransition, SparseFeatureTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
-from sknoisy._support.memory import check_memory, is_out_of_memory
+from sknoisy._support.memory import check_layers_fit, is_out_of_memory
+from sknoisy._support.torch_state import cast_floats, floats_of_other_type, named_tensors
 from sknoisy._transition.counts import floored
-
-_NO_QUESTION = 2**26  # bytes that any machine has
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -192,25 +190,26 @@ class NoisyLabelModule(nn.Module):
             return None
         return "c" if self.noise.depends_on_features else "s"
 
-    def features(self, X: Tensor | SparseRows) -> Tensor:
+    def features(self, X: Any) -> Tensor:
         """Return the last hidden layer h(x), shape (n, n_hidden), in the type of the network."""
-        hidden: Tensor = self.hidden(X).to(self.head.weight.dtype)
+        hidden = output_of(self.hidden, X).to(self.head.weight.dtype)
         return hidden if self.hidden_scale == 1.0 else hidden / self.hidden_scale
 
     @torch.no_grad()
-    def rescale_features(self, X: Tensor) -> None:
+    def rescale_features(self, X: Any) -> None:
         """Let h(x) have unit root mean square on a batch on which it is too large."""
         self.hidden.eval()
-        magnitude = float(self.hidden(X).double().square().mean().sqrt())
+        magnitude = float(output_of(self.hidden, X).double().square().mean().sqrt())
         if magnitude > _LARGEST_MAGNITUDE and math.isfinite(magnitude):
             self.hidden_scale = magnitude
 
-    def forward(self, X: Tensor | SparseRows) -> tuple[Tensor, Tensor]:
+    def forward(self, X: Any) -> tuple[Tensor, Tensor]:
         """Return what is known of the true label, and what the noise may depend on.
 
         Parameters
         ----------
-        X : Tensor or SparseRows of shape (n, ...)
+        X : Tensor or SparseRows of shape (n, ...), or dict or tuple of tensors
+            The values of a dict are passed to `hidden` as keyword arguments.
 
         Returns
         -------
@@ -221,7 +220,7 @@ class NoisyLabelModule(nn.Module):
         hidden = self.features(X)
         return F.clean_log_proba(self.head(hidden)), hidden
 
-    def clean_log_proba(self, X: Tensor | SparseRows) -> Tensor:
+    def clean_log_proba(self, X: Any) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return F.clean_log_proba(self.head(self.features(X)))
 
@@ -288,9 +287,10 @@ class NoisyLabelModule(nn.Module):
 def build_network(
     module: nn.Module | Callable[..., nn.Module] | None,
     module_params: Mapping[str, Any],
-    sample: Tensor,
+    sample: Any,
     n_classes: int,
     *,
+    dtype: torch.dtype | None = None,
     hidden_layer_sizes: Sequence[int],
     dropout: float,
     columns: np.ndarray | None = None,
@@ -303,10 +303,12 @@ def build_network(
         The hidden layers. An instance is copied; None means an `MLP`.
     module_params : mapping
         Keyword arguments of a class or factory.
-    sample : Tensor of shape (n, ...)
-        A few rows of the training data, in the dtype that the network will have. They are
-        passed through the hidden layers once, which gives n_hidden and sizes lazy layers.
+    sample : Tensor of shape (n, ...), or dict or tuple of tensors
+        A few rows of the training data. They are passed through the hidden layers once, which
+        gives n_hidden and sizes lazy layers.
     n_classes : int
+    dtype : torch.dtype, default=None
+        Floating point type of the network; None is that of the sample.
     hidden_layer_sizes : sequence of int
     dropout : float
     columns : ndarray of int, default=None
@@ -319,6 +321,7 @@ def build_network(
         If `module` cannot be built with its parameters, or does not map a batch to a floating
         point tensor of shape (n, n_hidden).
     """
+    dtype = sample.dtype if dtype is None else dtype
     if module is None:
         if module_params:
             raise ValueError(
@@ -331,9 +334,13 @@ def build_network(
                 "`hidden_layer_sizes` must hold integers of at least 1; got "
                 f"{hidden_layer_sizes!r}."
             )
+        if not isinstance(sample, Tensor):
+            raise ValueError(
+                "`module` must be given for several inputs a row; the default network takes one."
+            )
         n_features = sample[0].numel()
         n_inputs = n_features if columns is None else len(columns)
-        _check_layers_fit([n_inputs, *map(int, hidden_layer_sizes)], sample.dtype)
+        check_layers_fit([n_inputs, *map(int, hidden_layer_sizes)], dtype)
         hidden: nn.Module = MLP(n_features, hidden_layer_sizes, dropout, columns)
     elif isinstance(module, nn.Module):
         if module_params:
@@ -344,12 +351,12 @@ def build_network(
         hidden = copied(module)
     else:
         hidden = _call_factory(module, module_params)
-    hidden = _on_device(hidden, sample.device)
+    hidden = _on_device(hidden, torch.device("cpu"))
     of_other_type = floats_of_other_type(hidden)
-    cast_floats(hidden, sample.dtype, of_other_type)
+    cast_floats(hidden, dtype, of_other_type)
     network = NoisyLabelModule(hidden, _width(hidden, sample), n_classes)
     network.of_other_type = of_other_type
-    return network.cast_(sample.dtype)
+    return network.cast_(dtype)
 
 
 def copied(module: Module) -> Module:
@@ -365,72 +372,15 @@ def copied(module: Module) -> Module:
     return copy_
 
 
-def floats_of_other_type(module: nn.Module) -> list[str]:
-    """Return the names of floating point tensors of another type than that of the module.
-
-    That is the type of its trained weights; of several types float32, torch's default, or else
-    the widest. A table in half precision and constants in float64 are meant to be what they are.
-    """
-    weights = [weight for weight in module.parameters() if weight.is_floating_point()]
-    trained = [weight for weight in weights if weight.requires_grad]
-    types = {weight.dtype for weight in trained or weights}
-    ranked = sorted(types, key=lambda dtype: (dtype == torch.float32, dtype.itemsize))
-    own = ranked[-1] if ranked else torch.float32
-    return [
-        name
-        for name, tensor in _named_tensors(module)
-        if tensor.is_floating_point() and tensor.dtype != own
-    ]
-
-
-def cast_floats(module: nn.Module, dtype: torch.dtype, but: Collection[str]) -> None:
-    """Change the type of floating point weights and buffers in place.
-
-    ``module.to(dtype)`` would take complex numbers along, without their imaginary part.
-
-    Parameters
-    ----------
-    module : nn.Module
-    dtype : torch.dtype
-    but : collection of str
-        Names of those that keep their type.
-    """
-    kept = {id(tensor) for name, tensor in _named_tensors(module) if name in but}
-    module._apply(
-        lambda tensor: (
-            tensor.to(dtype) if tensor.is_floating_point() and id(tensor) not in kept else tensor
-        )
-    )
-
-
-def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    parameters = module.named_parameters(remove_duplicate=False)
-    return [*parameters, *module.named_buffers(remove_duplicate=False)]
-
-
 def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Move a module that was made elsewhere, by torch's default device for instance."""
-    empty = sorted(name for name, tensor in _named_tensors(module) if tensor.is_meta)
+    empty = sorted(name for name, tensor in named_tensors(module) if tensor.is_meta)
     if empty:
         raise ValueError(
             "`module` must have its weights in memory; on the device 'meta', which holds no "
             f"numbers, are {', '.join(empty)}."
         )
     return module.to(device)
-
-
-def _check_layers_fit(sizes: list[int], dtype: torch.dtype) -> None:
-    """Refuse the default network if there is no memory for its weights and their gradients."""
-    n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
-    needed = 2 * n_weights * dtype.itemsize
-    if needed > _NO_QUESTION:
-        check_memory(
-            needed,
-            "cpu",
-            f"Training hidden layers of {sizes[1:]} units on {sizes[0]} features, {n_weights:,} "
-            "weights,",
-            "Lower `hidden_layer_sizes`, or the number of features.",
-        )
 
 
 def _is_size(size: Any) -> bool:
@@ -460,23 +410,67 @@ def _call_factory(factory: Callable[..., nn.Module], params: Mapping[str, Any]) 
 
 
 @torch.no_grad()
-def _width(hidden: nn.Module, sample: Tensor) -> int:
+def _width(hidden: nn.Module, sample: Any) -> int:
     """Return n_hidden after a trial run of the hidden layers on a few rows."""
     hidden.eval()
+    parts = list(sample.values()) if isinstance(sample, Mapping) else sample
+    first = sample if isinstance(sample, Tensor) else parts[0]
     try:
-        output = hidden(sample)
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        output = output_of(hidden, sample)
+    except (RuntimeError, TypeError, IndexError, KeyError, ValueError) as error:
         if is_out_of_memory(error):
             raise
+        named = f"the inputs {', '.join(sample)}, and" if isinstance(sample, Mapping) else "a batch"
         raise ValueError(
-            f"`module` failed on a batch of shape {tuple(sample.shape)} and dtype "
-            f"{sample.dtype}: {error}"
+            f"`module` failed on {named} of shape {tuple(first.shape)} and dtype "
+            f"{first.dtype}: {error}"
         ) from error
-    expected = f"`module` must map a batch of {len(sample)} rows to a floating point tensor of "
-    expected += f"shape ({len(sample)}, n_hidden)"
+    n_rows = len(first)
+    expected = f"`module` must map a batch of {n_rows} rows to a floating point tensor of "
+    expected += f"shape ({n_rows}, n_hidden)"
     if not isinstance(output, Tensor):
-        raise ValueError(f"{expected}; it returned {type(output).__name__}.")
-    two_dimensional = output.ndim == 2 and len(output) == len(sample) and output.shape[1] >= 1
+        raise ValueError(
+            f"{expected}; it returned {_said(output)}. What has pooler_output or "
+            "last_hidden_state is taken as well; wrap other modules in one whose forward returns "
+            "the tensor."
+        )
+    two_dimensional = output.ndim == 2 and len(output) == n_rows and output.shape[1] >= 1
     if not (two_dimensional and output.is_floating_point()):
         raise ValueError(f"{expected}; it returned {output.dtype} of {tuple(output.shape)}.")
     return output.shape[1]
+
+
+def output_of(hidden: nn.Module, X: Any) -> Any:
+    """Return h(x) from what hidden layers return: a tensor, or what backbones return.
+
+    Of an object or a dict it is ``pooler_output``, or else the mean of ``last_hidden_state`` over
+    the positions, those that ``attention_mask`` of X leaves out aside.
+    """
+    output = hidden(**X) if isinstance(X, Mapping) else hidden(X)
+    if isinstance(output, Tensor):
+        return output
+    found = output if isinstance(output, Mapping) else vars(output) if _has_vars(output) else {}
+    pooled, states = found.get("pooler_output"), found.get("last_hidden_state")
+    if pooled is not None:
+        return pooled.flatten(1)
+    if states is None:
+        return output
+    if states.ndim != 3:  # feature maps
+        return states.flatten(2).mean(dim=2)
+    mask = X.get("attention_mask") if isinstance(X, Mapping) else None
+    if mask is None:
+        return states.mean(dim=1)
+    weight = mask.unsqueeze(2).to(states.dtype)
+    return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def _has_vars(output: Any) -> bool:
+    return hasattr(output, "__dict__")
+
+
+def _said(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with {', '.join(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"{type(output).__name__} of {len(output)} parts"
+    return type(output).__name__

@@ -23,7 +23,7 @@ from skorch.exceptions import SkorchException
 from skorch.history import History
 from tabulate import tabulate
 
-from sknoisy._data.batches import ArrayDataset
+from sknoisy._data.batches import RowDataset
 from sknoisy._support.validation import accepted_names, check_names
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -47,7 +47,7 @@ def stopped_early(callbacks: Iterable[tuple[str, Callback]]) -> bool:
 class CallbackDataset(Dataset):
     """The rows of a data set as the scoring callbacks of skorch ask for them."""
 
-    def __init__(self, rows: ArrayDataset) -> None:
+    def __init__(self, rows: RowDataset) -> None:
         self.rows = rows
 
     @property

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
+from skorch.utils import to_device
 from torch import Tensor, nn
 
 from sknoisy._data.batches import (
     ArrayBatches,
     ArrayDataset,
+    RowDataset,
     inference_batch_size,
     ordered_batches,
 )
@@ -31,6 +33,16 @@ from sknoisy._net.callbacks import CallbackDataset, uses_batch_hooks
 from sknoisy._net.optimizers import fused_by_default, leave_fused_step
 from sknoisy._support.validation import check_patterns
 
+#: Parameters of the loader to train, which that to evaluate has as well.
+_OF_LOADING = (
+    "collate_fn",
+    "multiprocessing_context",
+    "num_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "timeout",
+    "worker_init_fn",
+)
 _EXTRAS = ("sample_weight", "posterior", "true_label", "observed_label")
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
@@ -225,7 +237,7 @@ class LeanNet(NeuralNetClassifier):
         """Return rows in the floating point type of the network."""
         if isinstance(X, CallbackDataset):
             return X.rows
-        if isinstance(X, ArrayDataset) or self.dataset is not ArrayDataset:
+        if isinstance(X, RowDataset) or self.dataset is not ArrayDataset:
             return super().get_dataset(X, y)
         return ArrayDataset(X, y, dtype=self.dtype, keep_sparse=self.network.takes_sparse)
 
@@ -236,6 +248,9 @@ class LeanNet(NeuralNetClassifier):
         width = self.network.head.out_features
         n_rows = inference_batch_size(dataset, self.batch_size, width, self.device)
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
+        if not isinstance(dataset, ArrayDataset) and self.iterator_valid is self.iterator_train:
+            to_train = self.get_params_for("iterator_train")
+            params = {k: v for k, v in to_train.items() if k in _OF_LOADING} | params
         return ordered_batches(self.iterator_valid, dataset, params)
 
     def _get_predict_nonlinearity(self) -> Callable[[Tensor], Tensor]:
@@ -245,14 +260,14 @@ class LeanNet(NeuralNetClassifier):
     # Inference
 
     @torch.no_grad()
-    def batch_outputs(self, dataset: ArrayDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def batch_outputs(self, dataset: RowDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield clean log-probabilities and h(x) of each batch, on the device."""
         self._set_training(False)
         for X, _ in self.get_iterator(dataset):
             yield self.infer(X)
 
     @torch.no_grad()
-    def clean_log_probas(self, dataset: ArrayDataset) -> Iterator[Tensor]:
+    def clean_log_probas(self, dataset: RowDataset) -> Iterator[Tensor]:
         """Yield log-probabilities of the true label of each batch, shape (n, true), on the CPU."""
         self._set_training(False)
         for X, _ in self.get_iterator(dataset):
@@ -260,13 +275,13 @@ class LeanNet(NeuralNetClassifier):
 
     @torch.no_grad()
     def label_factors(
-        self, dataset: ArrayDataset, network: NoisyLabelModule | None = None
+        self, dataset: RowDataset, network: NoisyLabelModule | None = None
     ) -> LabelFactors:
         """Logarithms of p(true label | x) and p(observed label | true label[, x]), on the CPU.
 
         Parameters
         ----------
-        dataset : ArrayDataset
+        dataset : RowDataset
         network : NoisyLabelModule, default=None
             Another network than that of the net.
 
@@ -288,12 +303,14 @@ class LeanNet(NeuralNetClassifier):
             n_rows.append(len(clean_log_proba))
         return LabelFactors.joined(parts, n_rows)
 
-    def clean_log_proba(self, dataset: ArrayDataset) -> Tensor:
+    def clean_log_proba(self, dataset: RowDataset) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
         return torch.cat(list(self.clean_log_probas(dataset)))
 
-    def _data(self, X: Any) -> Tensor | SparseRows:
-        return self._to_device(X["X"] if isinstance(X, dict) else X)
+    def _data(self, X: Any) -> Any:
+        data = X["X"] if isinstance(X, dict) else X
+        alone = isinstance(data, Tensor | SparseRows)
+        return self._to_device(data) if alone else to_device(data, self.device)
 
     def _to_device(self, tensor: Any) -> Any:
         return tensor.to(self.device, non_blocking=True)

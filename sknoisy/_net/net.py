@@ -12,7 +12,7 @@ from skorch.utils import get_map_location
 from torch import Tensor
 
 from sknoisy._data.batches import (
-    ArrayDataset,
+    RowDataset,
     shuffled_batches,
 )
 from sknoisy._model.network import NoisyLabelModule
@@ -90,8 +90,8 @@ class SkorchNet(LeanNet):
     def train_stage(
         self,
         stage: str,
-        train: ArrayDataset,
-        valid: ArrayDataset | None,
+        train: RowDataset,
+        valid: RowDataset | None,
         *,
         max_epochs: int,
         patience: int,
@@ -106,8 +106,8 @@ class SkorchNet(LeanNet):
         ----------
         stage : str
             Name of the stage, kept in the history.
-        train : ArrayDataset
-        valid : ArrayDataset or None
+        train : RowDataset
+        valid : RowDataset or None
             Held-out rows. With them, training stops when their loss has not fallen for
             `patience` epochs, and the weights of the best epoch are put back.
         max_epochs, patience : int
@@ -136,7 +136,9 @@ class SkorchNet(LeanNet):
                 "dataset_valid": valid and CallbackDataset(valid),
             }
             params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
-            batches = shuffled_batches(self.iterator_train, train, params, generator, self.device)
+            batches = shuffled_batches(
+                self.iterator_train, train.for_training(), params, generator, self.device
+            )
             held_out = None if valid is None else self.get_iterator(valid, training=False)
             best = BestWeights(self.network, patience, _TOLERANCE * patience)
             calibrated_loss = CalibratedLoss()

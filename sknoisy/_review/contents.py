@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ class Contents:
 
     Parameters
     ----------
-    X : array-like of shape (n_samples, ...) or None
-        Texts, paths of pictures, pictures, a DataFrame or features.
+    X : array-like of shape (n_samples, ...), data set or None
+        Texts, paths of pictures, pictures, a DataFrame or features. A data set has a method
+        ``inputs``, from row numbers to what its items hold of these rows; of several inputs the
+        first text or else the first picture is shown.
 
     Attributes
     ----------
@@ -135,7 +137,7 @@ class Contents:
             numeric = self.X.select_dtypes("number")
             if numeric.shape[1]:
                 return np.nan_to_num(numeric.iloc[rows].to_numpy(dtype=np.float64))
-        elif self.kind in ("features", "picture"):
+        elif self.kind in ("features", "picture") and not hasattr(self.X, "inputs"):
             values = self._take(rows)
             if sparse.issparse(values):
                 return values
@@ -143,6 +145,8 @@ class Contents:
         return instead[rows]
 
     def _take(self, rows: Any) -> Any:
+        if hasattr(self.X, "inputs"):
+            return [_shown(inputs) for inputs in self.X.inputs(rows)]
         return _safe_indexing(self.X, np.asarray(rows))
 
 
@@ -153,6 +157,8 @@ def _kind(X: Any) -> str:
         return "table"
     if sparse.issparse(X):
         return "features"
+    if hasattr(X, "inputs"):
+        X = [_shown(inputs) for inputs in X.inputs(range(min(len(X), _ROWS_TO_TELL)))]
     if getattr(X, "ndim", 1) == 1:
         told = list(_first(X))
         if told and all(isinstance(value, str | Path) for value in told):
@@ -165,6 +171,17 @@ def _kind(X: Any) -> str:
     if array.dtype.kind not in "fiub":
         return "nothing"
     return "picture" if _is_picture(array) else "features" if array.ndim >= 2 else "nothing"
+
+
+def _shown(inputs: Any) -> Any:
+    """Return the text, the picture or the numbers of an item."""
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    values = list(inputs) if isinstance(inputs, tuple) else values
+    values = [value.numpy(force=True) if hasattr(value, "numpy") else value for value in values]
+    values = [np.asarray(v) if hasattr(v, "getbands") else v for v in values]  # of Pillow
+    texts = [value for value in values if isinstance(value, str | Path)]
+    pictures = [value for value in values if np.ndim(value) in (2, 3)]
+    return [*texts, *pictures, *values][0]
 
 
 def _first(X: Any) -> Sequence[Any]:

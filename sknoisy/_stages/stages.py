@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from sknoisy._crowd.annotators import AnnotatorNoise
-from sknoisy._data.batches import ArrayDataset
-from sknoisy._data.folds import Fold
+from sknoisy._data.batches import RowDataset
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import last_change, train_em, train_with_matrices
+from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Candidate, State
 from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.counts import SMALLEST_PROBABILITY
@@ -106,7 +106,7 @@ class Stages:
         self.progress = progress
         self.was_cross_fitted = not config.hold_out
         self.generator = torch.Generator()
-        self.held_out: ArrayDataset | None = None
+        self.held_out: RowDataset | None = None
         if config.hold_out:
             self.watch(folds[0])
         self.fresh = copy.deepcopy(net.network.state_dict())
@@ -242,7 +242,7 @@ class Stages:
         rows = self.data.rows_trusted
         return rows if fold.train is None else np.intersect1d(rows, fold.train)
 
-    def _watched(self, fold: Fold, *, as_observed: bool = False) -> ArrayDataset | None:
+    def _watched(self, fold: Fold, *, as_observed: bool = False) -> RowDataset | None:
         """Return the rows whose likelihood ends a stage: of many, some are enough."""
         if fold.valid is None:
             return None

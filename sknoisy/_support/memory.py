@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,7 +24,22 @@ _NO_MEMORY = (
     "Storage size calculation overflowed",
 )
 
+_NO_QUESTION = 2**26  # bytes that any machine has
 _COPIES = 5  # the weights, their gradients, two averages of Adam, those of the best epoch
+
+
+def check_layers_fit(sizes: list[int], dtype: torch.dtype) -> None:
+    """Refuse the default network if there is no memory for its weights and their gradients."""
+    n_weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    needed = 2 * n_weights * dtype.itemsize
+    if needed > _NO_QUESTION:
+        check_memory(
+            needed,
+            "cpu",
+            f"Training hidden layers of {sizes[1:]} units on {sizes[0]} features, {n_weights:,} "
+            "weights,",
+            "Lower `hidden_layer_sizes`, or the number of features.",
+        )
 
 
 def check_feature_noise_fits(

@@ -1,4 +1,4 @@
-"""The state of torch that fits and predictions run in, whatever the caller has set.
+"""The state of torch that fits and predictions run in, and the types of weights.
 
 Modes and defaults of torch reach into every computation below them. An evaluation function in
 inference mode may hold a cross-validation, whose fits must learn all the same; and the result of
@@ -7,10 +7,11 @@ a seed must not depend on a default that a script sets for something else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from sknoisy._support.memory import memory_errors
 
@@ -81,3 +82,47 @@ class _SinglePrecision:
 
 
 _single_precision = _SinglePrecision()
+
+
+def floats_of_other_type(module: nn.Module) -> list[str]:
+    """Return the names of floating point tensors of another type than that of the module.
+
+    That is the type of its trained weights; of several types float32, torch's default, or else
+    the widest. A table in half precision and constants in float64 are meant to be what they are.
+    """
+    weights = [weight for weight in module.parameters() if weight.is_floating_point()]
+    trained = [weight for weight in weights if weight.requires_grad]
+    types = {weight.dtype for weight in trained or weights}
+    ranked = sorted(types, key=lambda dtype: (dtype == torch.float32, dtype.itemsize))
+    own = ranked[-1] if ranked else torch.float32
+    return [
+        name
+        for name, tensor in named_tensors(module)
+        if tensor.is_floating_point() and tensor.dtype != own
+    ]
+
+
+def cast_floats(module: nn.Module, dtype: torch.dtype, but: Collection[str]) -> None:
+    """Change the type of floating point weights and buffers in place.
+
+    ``module.to(dtype)`` would take complex numbers along, without their imaginary part.
+
+    Parameters
+    ----------
+    module : nn.Module
+    dtype : torch.dtype
+    but : collection of str
+        Names of those that keep their type.
+    """
+    kept = {id(tensor) for name, tensor in named_tensors(module) if name in but}
+    module._apply(
+        lambda tensor: (
+            tensor.to(dtype) if tensor.is_floating_point() and id(tensor) not in kept else tensor
+        )
+    )
+
+
+def named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the weights and buffers of a module by name."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return [*parameters, *module.named_buffers(remove_duplicate=False)]

@@ -78,8 +78,14 @@ def check_features(
     given = X
     rows = "a row for each sample" if reset else "rows like those of fit"
     with parameter_error("X", f"hold finite numbers, {rows}"):
-        X = _as_array(estimator, X, reset)
+        X = as_array(estimator, X, reset)
         X = as_floats(X, given, network_type, training=training)
+    check_row_shape(estimator, X, reset=reset)
+    return X
+
+
+def check_row_shape(estimator: Any, X: Any, *, reset: bool) -> None:
+    """Set the shape of a row, or refuse rows of another shape than in fit."""
     if reset:
         estimator._row_shape = X.shape[1:]
     elif X.shape[1:] != estimator._row_shape:
@@ -87,11 +93,11 @@ def check_features(
             f"X has rows of shape {X.shape[1:]}, but {type(estimator).__name__} was fitted on "
             f"rows of shape {estimator._row_shape}."
         )
-    return X
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a check for infinity says it better
-def _as_array(estimator: Any, X: Any, reset: bool) -> Any:
+def as_array(estimator: Any, X: Any, reset: bool) -> Any:
+    """Return X as scikit-learn validates it, of any rank and type, or CSR."""
     return validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=None, allow_nd=True)
 
 

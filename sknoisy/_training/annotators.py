@@ -17,10 +17,10 @@ from sknoisy._crowd.annotators import (
     shrunk_transitions,
 )
 from sknoisy._crowd.answers import Answers
-from sknoisy._data.folds import stratified_parts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._net.net import SkorchNet
+from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import Candidate, Start, select, select_noise_model, select_start
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._training.trainer import Trainer

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sknoisy._data.folds import Fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._data.trusted import UNKNOWN
+from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._transition.many_classes import sparse_mixture_start

@@ -11,12 +11,12 @@ import torch
 from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.columns import ColumnStatistics
-from sknoisy._data.folds import stratified_parts
 from sknoisy._data.training_data import TrainingData
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
+from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import (
     ERRORS_OF_NOISE_MODELS,
     Candidate,
@@ -134,7 +134,8 @@ class Stream:
         hidden = net.network.hidden
         if self.columns is not None and isinstance(hidden, MLP):
             self.columns = copy.deepcopy(self.columns)  # the old ones are put back after a fault
-            self.columns.update(data.X, data.weight)
+            for part, weight in data.parts():
+                self.columns.update(part, weight)
             hidden.restandardize(self.columns.mean, self.columns.scale)
 
     def full_block(self, n_classes: int, *new: np.ndarray) -> list[np.ndarray] | None:

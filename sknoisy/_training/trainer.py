@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sknoisy._data.folds import Fold, cross_folds, held_out_fold
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan, summarise
 from sknoisy._stages.em import warn_of_no_convergence
+from sknoisy._stages.folds import Fold, cross_folds, held_out_fold
 from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._stages.stages import Stages, TrainingConfig
 from sknoisy._support.random import draw_seed

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from sknoisy._data.folds import Fold, held_out_with_checked
 from sknoisy._data.trusted import UNKNOWN
+from sknoisy._stages.folds import Fold, held_out_with_checked
 from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.trainer import Trainer

@@ -19,6 +19,7 @@ from sknoisy._crowd.annotators import (
     shrunk_transitions,
 )
 from sknoisy._crowd.answers import Answers, check_answers, is_answered
+from sknoisy._data.indexable import as_indexable
 from sknoisy._support.meta_estimators import unwrap_fitted, unwrap_unfitted
 from sknoisy._support.validation import FloatArray, check_confidence
 from sknoisy.inspection._cross_fitting import partition
@@ -146,6 +147,7 @@ def judge_answers(
     With `cv` the posterior of a row is that of a clone which was fitted to the answers of others;
     the answers of the row itself are part of it in any case.
     """
+    X = as_indexable(X, y, mapped=True)
     if cv is None:
         classifier, features = unwrap_fitted(estimator, X, "label_posterior")
         posterior = classifier.label_posterior(features, y, annotators=annotators)

@@ -18,6 +18,7 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from sknoisy._data.indexable import as_indexable
 from sknoisy._support import validation
 from sknoisy._support.meta_estimators import is_search, unwrap_fitted
 from sknoisy._support.validation import FloatArray
@@ -91,6 +92,20 @@ class LabelEvidence(NamedTuple):
             return float(np.sum(1.0 - posterior[np.arange(len(posterior)), self.target]))
         n_rows = np.exp(self.clean_log_proba).sum(axis=0)
         return float(n_rows @ (1.0 - np.diag(self.transition)))
+
+
+def checked_rows(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
+    """Validate labels against rows, those of files and data sets by their numbers.
+
+    Returns
+    -------
+    X : array-like or IndexableDataset
+    labels : ndarray of shape (n_samples,)
+    index : pandas Index or None
+    """
+    X = as_indexable(X, y, mapped=True)
+    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    return X, labels, index
 
 
 def weigh_labels(

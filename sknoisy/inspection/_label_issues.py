@@ -10,14 +10,13 @@ from sklearn.utils import Bunch
 
 from sknoisy._crowd.answers import has_answers
 from sknoisy._review.issues import LabelIssues
-from sknoisy._support import validation
 from sknoisy._support.validation import FloatArray
 from sknoisy.inspection._answers import (
     answer_quality,
     find_answer_issues,
     refuse_probabilities,
 )
-from sknoisy.inspection._evidence import weigh_labels
+from sknoisy.inspection._evidence import checked_rows, weigh_labels
 from sknoisy.inspection._uncertainty import judge_evidence, rate_interval
 
 
@@ -41,7 +40,7 @@ def label_quality(
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
         unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
         None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
@@ -129,7 +128,7 @@ def label_quality(
     if has_answers(y, annotators):
         refuse_probabilities(pred_proba)
         return answer_quality(estimator, X, y, annotators, cv, groups)
-    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, index = checked_rows(X, y)
     evidence = weigh_labels(
         estimator,
         X,
@@ -168,7 +167,7 @@ def find_label_issues(
         A `NoisyLabelClassifier`, a pipeline that ends in one, or a search over either; fitted,
         unless `cv` is given. Or any other classifier with ``predict_proba``, which is cross-fitted.
         None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         Features. They are also what is shown of the rows; with `pred_proba` they are only shown,
         and may be None, texts, pictures, paths of pictures or a DataFrame.
     y : array-like of shape (n_samples,)
@@ -252,7 +251,7 @@ def find_label_issues(
     if has_answers(y, annotators):
         refuse_probabilities(pred_proba)
         return find_answer_issues(estimator, X, y, annotators, cv, groups)
-    labels, index = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, index = checked_rows(X, y)
     evidence = weigh_labels(
         estimator,
         X,

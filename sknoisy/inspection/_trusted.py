@@ -22,7 +22,7 @@ from sknoisy._transition.counts import expected_transition, floored
 from sknoisy._transition.trusted import trusted_counts
 from sknoisy.inspection._answers import judge_answers, refuse_probabilities
 from sknoisy.inspection._cross_fitting import NEEDED, always_with_noise_model, best_of_search
-from sknoisy.inspection._evidence import has_noise_model, weigh_labels
+from sknoisy.inspection._evidence import checked_rows, has_noise_model, weigh_labels
 
 _N_DRAWS = 999
 _ELEMENTS_AT_ONCE = 2**22
@@ -128,7 +128,7 @@ def next_labels(
         gain, who = gain_of_answers(judged.posterior, matrices, judged.answers.indicator())
         posterior, names = judged.posterior, judged.classes
     else:
-        labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
+        X, labels, _ = checked_rows(X, y)
         evidence = weigh_labels(
             estimator,
             X,
@@ -191,7 +191,7 @@ def compare_with_trusted(
     estimator: Any, X: Any, y: Any, trusted: Any, noisy_label: Any, random_state: Any
 ) -> Bunch:
     """Test whether a matrix learned without checked labels agrees with them; see `noise_test`."""
-    labels, _ = validation.check_rows_and_labels(X, y)
+    X, labels, _ = checked_rows(X, y)
     if not has_noise_model(estimator):
         raise TypeError(
             "A test against checked labels needs the noise model of a NoisyLabelClassifier; got "

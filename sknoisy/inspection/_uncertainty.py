@@ -43,6 +43,7 @@ from sknoisy.inspection._cross_fitting import (
 from sknoisy.inspection._evidence import (
     DEFAULT_CV,
     LabelEvidence,
+    checked_rows,
     fit_to_probabilities,
     has_noise_model,
 )
@@ -79,7 +80,7 @@ def transition_interval(
         Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
         search, uses its own noise model, which must be ``"s"``. The estimator is cloned and need
         not be fitted. None with `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
@@ -166,7 +167,7 @@ def transition_interval(
     if has_answers(y, annotators):
         refuse_probabilities(pred_proba)
         return annotator_intervals(estimator, X, y, annotators, cv, groups, confidence)
-    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, _ = checked_rows(X, y)
     if pred_proba is None and has_noise_model(estimator):
         rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
         estimator = best_of_search(estimator, X, labels)
@@ -237,7 +238,7 @@ def noise_test(
         Any classifier with ``predict_proba``. A `NoisyLabelClassifier`, also inside a pipeline or a
         search, uses its own noise model. The estimator is cloned and need not be fitted. None with
         `pred_proba`.
-    X : {array-like, CSR matrix, DataFrame} of shape (n_samples, ...)
+    X : {array-like, CSR matrix, DataFrame, data set} of shape (n_samples, ...)
         None with `pred_proba`.
     y : array-like of shape (n_samples,)
         Observed labels.
@@ -347,7 +348,7 @@ def noise_test(
     if trusted is not None:
         refuse_probabilities(pred_proba)
         return compare_with_trusted(estimator, X, y, trusted, noisy_label, random_state)
-    labels, _ = validation.check_rows_and_labels(y if X is None else X, y)
+    X, labels, _ = checked_rows(X, y)
     if pred_proba is None and has_noise_model(estimator):
         rows = partition(DEFAULT_CV if cv is None else cv, X, labels, groups)
         estimator = best_of_search(estimator, X, labels)

@@ -192,6 +192,20 @@ def test_a_data_loader_gives_the_same_batches(kind, extras, rows):
         assert torch.equal(own, loaded)
 
 
+@pytest.mark.parametrize("extras", [{}, {"weight": np.arange(10) / 2}])
+def test_several_rows_at_once_are_the_rows_one_by_one(extras):
+    dataset = numbered(10, rows=np.array([7, 1, 4]), **extras)
+    one_by_one = [dataset[i] for i in (2, 0)]
+    for (X, y), (expected, expected_y) in zip(
+        dataset.__getitems__([2, 0]), one_by_one, strict=True
+    ):
+        assert torch.equal(y, expected_y)
+        if extras:
+            assert torch.equal(X["weight"], expected["weight"])
+            X, expected = X["X"], expected["X"]
+        assert torch.equal(X, expected)
+
+
 @pytest.mark.parametrize("given", [np.float32, np.float64, np.uint8])
 @pytest.mark.parametrize("asked", [None, torch.float32, torch.float64])
 def test_batches_have_the_dtype_asked_for_or_that_of_the_data(given, asked):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from sknoisy._data import columns
-from sknoisy._data.columns import ColumnStatistics, column_statistics
+from sknoisy._data.columns import ColumnStatistics
 
 
 def table(n_rows=120, seed=0):
@@ -22,6 +22,10 @@ def table(n_rows=120, seed=0):
 def assert_same(one, other, rtol=1e-9):
     for mine, theirs in zip(one, other, strict=True):
         assert_allclose(mine, theirs, rtol=rtol, atol=1e-12)
+
+
+def column_statistics(X, weight):
+    return chunks(X, [X.shape[0]], weight)
 
 
 def chunks(X, sizes, weight=None):

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sknoisy import NoisyLabelClassifier
-from sknoisy._data.folds import stratified_parts
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.stopping import BestWeights
+from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import Candidate
 from sknoisy._stages.stages import Stages
 from sknoisy._training import noise_estimates
