@@ -185,7 +185,9 @@ class NoisyLabelClassifier(
     selection_ : list of dict
         What was compared, plain training first: "noise_model", "start" of the noise layer,
         "log_likelihood" of an observed label of a held-out row, and "gain" over plain training with
-        its "standard_error". Empty if nothing was compared.
+        its "standard_error". Empty if nothing was compared. Where labels were checked, the first is
+        plain training on the others, the start "trusted_only" is training on checked rows alone,
+        and "trusted_weight" says how often an epoch goes over them, if more than once.
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Row i is the distribution of the observed label when the true class is ``classes_[i]``.
         For ``noise_model="c"`` the average over the training data, weighted with the clean
@@ -198,7 +200,9 @@ class NoisyLabelClassifier(
         Expected share of rows whose observed label is not the true one. NaN while `partial_fit`
         has not estimated the noise.
     history_ : skorch.history.History
-        A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM.
+        A row for each epoch: stage, train_loss, valid_loss, dur, and log_likelihood in EM. Where
+        labels were checked, stage "observed" is a baseline without them and "trusted" a training on
+        them alone.
     n_iter_ : int
         Number of epochs of all stages.
     annotators_ : ndarray of shape (n_annotators,)
@@ -254,6 +258,12 @@ class NoisyLabelClassifier(
     this start predicts. They follow in closed form, once an epoch. Where no row has more than one
     answer, the network is that of one label a row.
 
+    A row whose label was checked, `trusted`, enters as :math:`\log p(y \mid x)`, with
+    :math:`\log p(z \mid y)` of its observed label where that is known. The baseline does not see it,
+    and counts of what the baseline predicts of such rows [4]_ are one of the starts and name the
+    classes of the others. Up to fifty checked rows, at most half, judge the candidates; the one
+    that is kept is then trained with all of them.
+
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
 
@@ -269,6 +279,8 @@ class NoisyLabelClassifier(
     .. [2] A. P. Dawid and A. M. Skene, "Maximum likelihood estimation of observer error-rates using
        the EM algorithm", Applied Statistics 28, 1979.
     .. [3] E. Ben-Reuven, https://github.com/udibr/noisy_labels, 2017.
+    .. [4] D. Hendrycks, M. Mazeika, D. Wilson and K. Gimpel, "Using trusted data to train deep
+       networks on labels corrupted by severe noise", NeurIPS 2018.
 
     Examples
     --------
