@@ -65,8 +65,7 @@ class NoisyLabelClassifier(
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
         alternates posteriors of the true labels, a closed-form update of the matrix, and an
         epoch of the network on soft targets; for ``noise_model="s"`` only.
-    transition_init : {"auto", "confusion", "hard_confusion", "cluster"} or array-like, \
-            default="auto"
+    transition_init : {"auto", "confusion", "hard_confusion", "cluster"} or array, default="auto"
         Where the noise layer starts, which decides what it finds.
 
         - "auto" lets several estimates compete by the likelihood of held-out labels, all from
@@ -259,8 +258,8 @@ class NoisyLabelClassifier(
     answer, the network is that of one label a row.
 
     A row whose label was checked, `trusted`, enters as :math:`\log p(y \mid x)`, with
-    :math:`\log p(z \mid y)` of its observed label where that is known. The baseline does not see it,
-    and counts of what the baseline predicts of such rows [4]_ are one of the starts and name the
+    :math:`\log p(z \mid y)` of its observed label where that is known. The baseline does not see
+    it, and counts of what the baseline predicts of such rows [4]_ are one of the starts and name the
     classes of the others. Up to fifty checked rows, at most half, judge the candidates; the one
     that is kept is then trained with all of them.
 
