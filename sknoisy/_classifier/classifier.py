@@ -259,7 +259,7 @@ class NoisyLabelClassifier(
 
     A row whose label was checked, `trusted`, enters as :math:`\log p(y \mid x)`, with
     :math:`\log p(z \mid y)` of its observed label where that is known. The baseline does not see
-    it, and counts of what the baseline predicts of such rows [4]_ are one of the starts and name the
+    it. Counts of what the baseline predicts of such rows [4]_ are one of the starts, and name the
     classes of the others. Up to fifty checked rows, at most half, judge the candidates; the one
     that is kept is then trained with all of them.
 
