@@ -75,7 +75,7 @@ class AnnotatorTrainer(Trainer):
             return Candidate(self._joint_stage, *named[0]) if named else Candidate("baseline")
         plain = self._judged("baseline" if self.data.trusted is None else "observed")
         if self.data.trusted is not None:
-            self.names = best_names(self._trusted_counts(plain) + 1e-3 * np.eye(len(self.names)))
+            self.names = best_names(self._trusted_counts(plain))
         named = [
             ("dawid_skene", start._replace(transitions=start.transitions[:, self.names]))
             for start in alone

@@ -58,24 +58,32 @@ class TrustedTrainer(Trainer):
         tried += self._tried_heavier(select_start(tried, cautious=True))
         best = select_start(tried, cautious=True)
         others = self._tried_c(best) if self.config.noise_model == "c" else []
-        compared = [best, *others]
-        if self.config.select_noise_model and not self._labels_are_wrong(observed):
-            compared.insert(0, observed)
         only = self._trusted_only(best)
         self.candidates = [observed, *tried, *others, only]
-        best = self._by_checks(select_noise_model(compared), only)
+        best = self._by_checks(self._with_noise(observed, [best, *others]), only)
         return self._plain(self.candidates) if best is observed else best
 
-    def _by_checks(self, best: Candidate, only: Candidate) -> Candidate:
-        """Return the network of checked rows only, or another one that is better.
+    def _with_noise(self, observed: Candidate, noisy: list[Candidate]) -> Candidate:
+        """Return the best network with a noise model, unless plain training is as good.
+
+        Where observed labels are clearly wrong, the noise model need not be clearly better.
+        """
+        if not self.config.select_noise_model:
+            return select_noise_model(noisy)
+        if not self._labels_are_wrong(observed):
+            return select_noise_model([observed, *noisy])
+        return self._by_checks(observed, select_noise_model(noisy))
+
+    def _by_checks(self, best: Candidate, other: Candidate) -> Candidate:
+        """Return the better of two networks.
 
         Checked rows speak of true labels, whatever the noise depends on, so they come first; where
         they are too few to tell, all held-out rows do.
         """
-        gain, error = only.gain(best, among=self.data.rows_trusted)
+        gain, error = other.gain(best, among=self.data.rows_trusted)
         if abs(gain) <= error:
-            gain, _ = only.gain(best)
-        return only if gain > 0 else best
+            gain, _ = other.gain(best)
+        return other if gain > 0 else best
 
     def _make_folds(self) -> list[Fold]:
         """Return the ways to hold rows out, with more of the checked ones where they are few."""

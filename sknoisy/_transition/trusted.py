@@ -13,6 +13,7 @@ from sknoisy._transition.starts import Estimate, fit_mixture
 _SPREAD = 0.02
 _SUPPOSED_ROWS = 2.0
 _COUNTED = 0.5
+_EVIDENCE = 2.0
 
 
 def trusted_counts(
@@ -141,8 +142,7 @@ def named_by_counts(transition: FloatArray, counts: FloatArray) -> FloatArray:
     ndarray of shape (true, observed)
     """
     gain = counts @ np.log(floored(transition, 1e-3)).T
-    # Where nothing was counted, a class keeps its name.
-    return transition[best_names(gain + 1e-3 * np.eye(len(transition)) * transition)]
+    return transition[best_names(gain)]
 
 
 def best_names(gain: FloatArray) -> np.ndarray:
@@ -151,9 +151,11 @@ def best_names(gain: FloatArray) -> np.ndarray:
     Parameters
     ----------
     gain : ndarray of shape (names, classes)
+        What would be gained, in nats or in rows. A class keeps its own name unless another one
+        gains two more: a single checked row does not rename it.
 
     Returns
     -------
     ndarray of int of shape (names,)
     """
-    return np.asarray(linear_sum_assignment(-gain)[1])
+    return np.asarray(linear_sum_assignment(-gain - _EVIDENCE * np.eye(len(gain)))[1])
