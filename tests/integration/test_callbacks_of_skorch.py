@@ -413,7 +413,7 @@ def test_a_saved_state_is_loaded_when_a_fit_without_noise_begins(make, held_out,
         classifier.fit(X, y)
     assert classifier.history_[:, "epoch"] == [1, 2, 3, 4, 5, 6]
     assert classifier.history_[3, "train_loss"] < classifier.history_[1, "train_loss"]
-    with pytest.raises(ValueError, match=r"The checkpoint does not fit .* set warm_start=True"):
+    with pytest.raises(ValueError, match=r"The checkpoint does not match .* set warm_start=True"):
         fit(LoadInitState(saving), "c", held_out, hidden_layer_sizes=(5,))
 
 

@@ -91,3 +91,8 @@ def test_private_names_of_other_libraries_are_listed_with_a_reason():
     listed = set(re.findall(r"``(_\w+)``", section))
     overridden = {"_sorted_keys"}  # and called by way of super()
     assert private_names_of_other_libraries() == listed - overridden
+
+
+def test_test_files_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)

@@ -6,14 +6,14 @@ Pictures of 32 x 32 pixels in PNG files, read by a data set of torch: memory of 
 imports take, and its time over that of a hand-written loop over the same ``DataLoader`` that goes
 over the rows as often (needs Pillow)::
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/data_sets.py --files 20000
-    OMP_NUM_THREADS=1 python tests/benchmarks/data_sets.py --files 5000 --workers 0 --clock process
+    OMP_NUM_THREADS=1 python tests/benchmarks/file_fits.py --files 20000
+    OMP_NUM_THREADS=1 python tests/benchmarks/file_fits.py --files 5000 --workers 0 --clock process
 
 Passes that only evaluate count as passes of the loop without gradients. The same network, with and
 without augmentation, on digits of which 35 % are labelled wrongly, mean and standard deviation of
 three seeds::
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/data_sets.py --augmentation
+    OMP_NUM_THREADS=1 python tests/benchmarks/file_fits.py --augmentation
 """
 
 from __future__ import annotations
