@@ -9,7 +9,9 @@ from sklearn.model_selection import train_test_split
 
 from sknoisy._data.training_data import TrainingData
 
-_FEWEST_ROWS_TO_SPLIT = 64
+#: Noise is estimated from no fewer rows.
+FEWEST_ROWS = 64
+
 _FEWEST_ROWS_FOR_HALVES = 1000
 _FEWEST_ROWS_FOR_ONE_HALF = 2000
 _PARTS_OF_FEW_ROWS = 4
@@ -79,7 +81,7 @@ def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     many one half says enough.
     """
     n_rows = len(data)
-    if n_rows < _FEWEST_ROWS_TO_SPLIT:
+    if n_rows < FEWEST_ROWS:
         return []
     n_parts = _PARTS_OF_FEW_ROWS if n_rows < _FEWEST_ROWS_FOR_HALVES else 2
     strata = data.target

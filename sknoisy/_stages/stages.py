@@ -129,11 +129,11 @@ class Stages:
         else:
             self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
         if stage == "trusted":
-            rows = self._checked_rows(fold)
+            rows = self.checked_rows(fold)
             n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
             rows = np.tile(rows, -(-n_steps // self._n_steps(rows)))
         elif candidate.trusted_weight > 1:
-            more = np.tile(self._checked_rows(fold), candidate.trusted_weight - 1)
+            more = np.tile(self.checked_rows(fold), candidate.trusted_weight - 1)
             rows = np.concatenate([np.arange(len(self.data)) if rows is None else rows, more])
         common: dict[str, Any] = {
             "valid": self._watched(fold, as_observed=stage == "observed"),
@@ -237,7 +237,7 @@ class Stages:
         self.net.network.noise = copy.deepcopy(state[0])
         self.net.network.load_state_dict(state[1])
 
-    def _checked_rows(self, fold: Fold) -> np.ndarray:
+    def checked_rows(self, fold: Fold) -> np.ndarray:
         """Return the rows to train on whose label was checked."""
         rows = self.data.rows_trusted
         return rows if fold.train is None else np.intersect1d(rows, fold.train)
@@ -252,7 +252,8 @@ class Stages:
         if self.was_cross_fitted:
             order = np.random.RandomState(self.seed).permutation(rows)
             rows = np.sort(order[: max(_FEWEST_ROWS_TO_WATCH, len(order) // 10)])
-        return self.data.dataset(rows, as_observed=as_observed)
+        dataset = self.data.dataset(rows, as_observed=as_observed)
+        return dataset if len(dataset) else None
 
     def _patience(self, rows: np.ndarray | None) -> int:
         """Return `n_iter_no_change`, and more where an epoch is a few steps only."""

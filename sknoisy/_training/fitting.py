@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sknoisy._data.training_data import TrainingData
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import FitProgress
+from sknoisy._stages.folds import FEWEST_ROWS
 from sknoisy._stages.selection import ERRORS_OF_NOISE_MODELS
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._training.annotators import AnnotatorTrainer
@@ -110,16 +111,18 @@ def _doubts(
         return
     estimated = isinstance(config.transition_init, str) and not config.counts_confusion
     estimated &= not data.learns_from_answers
-    if estimated and not trainer.estimator.supported.all():
+    n_others = len(data) - len(data.rows_trusted)
+    few = data.trusted is not None and n_others < FEWEST_ROWS
+    if estimated and not few and not trainer.estimator.supported.all():
         left_out = _names(data.classes[~trainer.estimator.supported])
         yield (
             f"Classes with fewer than {FEWEST_LABELS} observed labels cannot support an estimate "
             f"of their noise: the labels of {left_out} are assumed correct. Collect more labels "
             "of these classes, merge them, or leave them out."
         )
-    elif estimated and not trainer.folds:
+    elif estimated and (few or not trainer.folds):
         yield (
-            f"{len(data)} rows are too few to estimate label noise: all labels are assumed "
+            f"{n_others} rows are too few to estimate label noise: all labels are assumed "
             "correct, as with noise_model=None. Collect more rows, or pass a known matrix as "
             "`transition_init`."
         )

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from sknoisy._data.trusted import UNKNOWN
-from sknoisy._stages.folds import Fold, held_out_with_checked
+from sknoisy._stages.folds import FEWEST_ROWS, Fold, held_out_with_checked
 from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.trainer import Trainer
@@ -49,6 +49,8 @@ class TrustedTrainer(Trainer):
 
     def _select(self) -> Candidate:
         """Train plainly, and with noise layers, and return what explains unseen labels best."""
+        if len(self.data) - len(self.data.rows_trusted) < FEWEST_ROWS:
+            return self._plain([])
         observed = self._try("observed")
         starts = self._starts(observed) if self.folds else []
         if not starts:
@@ -59,7 +61,7 @@ class TrustedTrainer(Trainer):
         best = select_start(tried, cautious=True)
         others = self._tried_c(best) if self.config.noise_model == "c" else []
         only = self._trusted_only(best)
-        self.candidates = [observed, *tried, *others, only]
+        self.candidates = [observed, *tried, *others, *([] if only is best else [only])]
         best = self._by_checks(self._with_noise(observed, [best, *others]), only)
         return self._plain(self.candidates) if best is observed else best
 
@@ -113,7 +115,12 @@ class TrustedTrainer(Trainer):
         return plain
 
     def _trusted_only(self, best: Candidate) -> Candidate:
-        """Train on checked rows only, and explain other labels through a matrix found before."""
+        """Train on checked rows only, and explain other labels through a matrix found before.
+
+        Where a fold has none of them to train on, nothing else than before is returned.
+        """
+        if not all(len(self.stages.checked_rows(fold)) for fold in self.folds):
+            return best
         self.stages.restore(best.states[0])
         noise = self.net.network.noise
         assert noise is not None

@@ -191,3 +191,19 @@ def test_answers_of_a_checked_row_must_agree(digits):
         NoisyLabelClassifier(**QUICK).fit(X, answers, trusted=trusted)
     with pytest.raises(ValueError, match="`noisy_label` must be None with several answers"):
         NoisyLabelClassifier(**QUICK).fit(X, answers, noisy_label=noisy)
+
+
+@pytest.mark.parametrize("n_trusted", [1, 230, 290])
+def test_one_checked_row_and_few_others(digits, n_trusted):
+    X, y, noisy, *_ = digits
+    X, y, noisy = X[:300], y[:300], noisy[:300]
+    trusted = np.arange(300) < n_trusted
+    quick = {**QUICK, "max_epochs": 2}
+    for more in ({}, {"early_stopping": True}):
+        classifier = NoisyLabelClassifier(**{**quick, **more})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            classifier.fit(X, np.where(trusted, y, noisy), trusted=trusted)
+        assert np.isfinite(classifier.predict_proba(X)).all()
+        said = any("10 rows are too few to estimate" in str(one.message) for one in caught)
+        assert said == (n_trusted == 290)
