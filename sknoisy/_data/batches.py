@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import pairwise
 from numbers import Integral
@@ -31,7 +32,7 @@ _FETCHED_ROWS = 512
 _FETCHED_BYTES = 2**24
 
 
-class RowDataset(Dataset):
+class RowDataset(Dataset, ABC):
     """Rows of data, their observed labels, and what else belongs to a row.
 
     Parameters
@@ -90,17 +91,17 @@ class RowDataset(Dataset):
         return weight if weight is None or self._rows is None else weight[self._rows]
 
     @property
+    @abstractmethod
     def bytes_per_row(self) -> int:
         """Size of a row of the data as a batch holds it."""
-        raise NotImplementedError
 
     def for_training(self) -> RowDataset:
         """Return the same rows as they are to be trained on, with their augmentation."""
         return self
 
+    @abstractmethod
     def take(self, index: np.ndarray | Tensor | slice) -> Batch:
         """Return copies of the rows at positions `index` of this set as one batch."""
-        raise NotImplementedError
 
     def loaded_by(self, iterator: Callable[..., Any], params: dict[str, Any]) -> Any:
         """Return the iterator that a class of them makes over the batches of this set."""

@@ -36,10 +36,6 @@ class TrustedLabels:
         """Return the encoded true label of each row, -1 where it is not known."""
         return np.where(self.mask, target, UNKNOWN)
 
-    def take(self, rows: np.ndarray) -> TrustedLabels:
-        """Return what is known of some rows, given as indices or as a boolean mask."""
-        return TrustedLabels(self.mask[rows], self.observed[rows])
-
 
 def check_trusted(trusted: Any, y: Any, n_rows: int, *, several: bool = False) -> np.ndarray | None:
     """Validate which labels were checked.

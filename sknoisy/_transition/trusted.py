@@ -152,7 +152,7 @@ def best_names(gain: FloatArray) -> np.ndarray:
     ----------
     gain : ndarray of shape (names, classes)
         What would be gained, in nats or in rows. A class keeps its own name unless another one
-        gains two more: a single checked row does not rename it.
+        gains two more: a single checked row renames it only if its label is all but impossible.
 
     Returns
     -------
