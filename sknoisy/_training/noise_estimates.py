@@ -13,6 +13,7 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
+from sknoisy._transition.calibration import are_few_rows
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -22,6 +23,7 @@ from sknoisy._transition.starts import (
     hard_start,
     mixture_start,
     recounted_start,
+    sparse_start,
 )
 
 #: A class with fewer observed labels is left out of the noise.
@@ -34,6 +36,9 @@ MANY_CLASSES = 100
 #: while rows times classes are not too many for memory.
 FEWEST_CLASSES_TO_RECOUNT = 50
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
+
+#: Standard errors by which an estimate must be behind, beside the same predictions, to be left out.
+ERRORS_OF_ESTIMATES = 2.0
 
 #: Total variation, mean over the classes and that of any class, of starts that one training stands
 #: for, and of a start that says so little noise that training with it is plain training.
@@ -60,6 +65,8 @@ class NoiseEstimator:
     ----------
     supported : ndarray of bool of shape (n_classes,)
         Classes with enough observed labels for an estimate of their noise, or with checked ones.
+    optimism : float
+        By how much the last sparse start explains a label better that it was estimated from.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class NoiseEstimator:
         self.config = config
         self.folds = folds
         self.seed = seed
+        self.optimism = 0.0
         checked = np.bincount(data.target[data.rows_trusted], minlength=data.n_classes)
         self.supported = (data.label_counts() >= FEWEST_LABELS) | (checked > 0)
 
@@ -104,28 +112,63 @@ class NoiseEstimator:
         return found
 
     @property
+    def has_few_rows(self) -> bool:
+        """Whether the rows of a class are too few for all entries of its row of the matrix."""
+        return are_few_rows(len(self.data), self.data.n_classes)
+
+    @property
     def can_recount(self) -> bool:
         """Whether the noise is estimated again from the network that was trained jointly."""
         init, n_classes = self.config.transition_init, self.data.n_classes
+        many = self.config.hold_out and n_classes >= FEWEST_CLASSES_TO_RECOUNT
         return (
             isinstance(init, str)
             and init == "auto"
-            and self.config.hold_out
-            and n_classes >= FEWEST_CLASSES_TO_RECOUNT
+            and bool(self.folds)
+            and (self.has_few_rows or many)
             and n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
-    def recount(self, predict: Predict) -> np.ndarray:
+    def recount(self, predict: Predict) -> tuple[str, Estimate]:
         """Return an estimate from the clean predictions of a network that was trained jointly.
+
+        With few rows of each class it is that of one wrong label a class, unless labels that were
+        left out are clearly likelier beside a matrix that is shrunk to one rate.
 
         Parameters
         ----------
         predict : callable
             As for `estimates`.
+
+        Returns
+        -------
+        name : str
+            Of the start.
+        estimate : Estimate
         """
+        predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         rows = self._supported_rows(self.data.rows_observed)
-        unseen = np.flatnonzero(np.isin(rows, self.unseen))
-        return self.estimate(partial(recounted_start, unseen=unseen), predict).transition
+        unseen = np.isin(rows, self.unseen)
+        if self.has_few_rows:
+            judged = unseen if self.config.hold_out else None
+            sparse = self.estimate(self._seeded(partial(sparse_start, judged=judged)), predict)
+            simple = self.estimate(self._seeded(calibrated_start), predict, self.unseen)
+            if not self._is_behind(sparse, simple):
+                self.optimism = sparse.optimism
+                return "sparse", sparse
+            if not self.config.hold_out:
+                return "calibrated", simple
+        recounted = partial(recounted_start, unseen=np.flatnonzero(unseen))
+        return "recounted", self.estimate(recounted, predict)
+
+    def _is_behind(self, estimate: Estimate, other: Estimate) -> bool:
+        """Whether it explains labels that were left out clearly worse than another one."""
+        assert estimate.left_out is not None and other.left_out is not None
+        gains = estimate.left_out - other.left_out
+        weight = self.data.weight_of(self._supported_rows(self.unseen))
+        if weight is not None:
+            gains *= weight / weight.mean()
+        return bool(gains.mean() < -ERRORS_OF_ESTIMATES * gains.std() / np.sqrt(len(gains)))
 
     @property
     def unseen(self) -> np.ndarray:
@@ -141,13 +184,16 @@ class NoiseEstimator:
     def penalty(self, start: str | None, transition: Start) -> float:
         """Return how much likelier a start makes the labels that it was estimated from.
 
-        By half for each free entry, here those that stand for at least one label. Nothing where
-        few of the labels that judge were among those of the estimate, or it was shrunk.
+        By half for each free entry, here those that stand for at least one label. Nothing where few
+        of the labels that judge were among those of the estimate, or it was shrunk; for the sparse
+        start it was measured.
         """
         if self.config.hold_out or start in ("array", "calibrated"):
             return 0.0
         if not isinstance(transition, np.ndarray):
             return 0.0
+        if start == "sparse":
+            return self.optimism
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
         return int(np.count_nonzero(free)) / (2 * len(self.data))

@@ -28,7 +28,7 @@ from sknoisy._transition.trusted import trusted_counts
 _CLEARLY_BETTER = 1e-3
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
-_MOST_RECOUNTS = 2
+_MOST_RECOUNTS = 5
 
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
@@ -178,23 +178,30 @@ class Trainer:
     def _tried_again(self, best: Candidate) -> list[Candidate]:
         """Train anew with an estimate from the joint training, as long as it helps.
 
-        With many classes the predictions of the baseline are poor, and so is the start: a network
-        that was trained jointly knows more.
+        With many classes, or few rows of each, the predictions of the baseline are poor, and so is
+        the start: a network that was trained jointly knows more. A sparse estimate is trained with
+        even where it explains less beside predictions that were trained with another matrix.
         """
-        tried: list[Candidate] = []
+        tried, last = list[Candidate](), best
         for _ in range(_MOST_RECOUNTS):
-            self.stages.restore(best.states[0])
-            start = with_own_label_likeliest(self.estimator.recount(self._predict))
-            # Beside clean probabilities that were trained with the other matrix.
-            beside = Candidate("start", "recounted", start)
-            beside.judge(self.stages.unseen_log_likelihood(self.folds[0], start), self.data.weight)
-            if beside.gain(best)[0] <= 0:
+            name, estimate = self.estimator.recount(self._predictor(last))
+            start = with_own_label_likeliest(estimate.transition)
+            if name != "sparse" and not self._is_likelier_beside(last, name, start):
                 break
-            tried.append(self._try(self._joint_stage, "recounted", start, best.before))
-            if select_start([best, tried[-1]], cautious=True) is best:
+            tried.append(self._try(self._joint_stage, name, start, best.before))
+            before, last = last, tried[-1]
+            gain, error = last.gain(before)
+            if name == before.start and gain <= _ERRORS_OF_TRIALS * error:
                 break
-            best = tried[-1]
         return tried
+
+    def _is_likelier_beside(self, best: Candidate, name: str, start: np.ndarray) -> bool:
+        """Whether a start explains more beside predictions that were trained with another one."""
+        beside = self._candidate("start", name, start, None)
+        for fold, state in zip(self.folds, best.states, strict=True):
+            self.stages.restore(state)
+            self._judge_candidate(beside, fold, start)
+        return beside.gain(best)[0] > 0
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
         """Try the c-model, but not in more folds where it explains less in the first."""
@@ -236,8 +243,10 @@ class Trainer:
         else:
             self.stages.restore(candidate.before.states[number])
 
-    def _judge_candidate(self, candidate: Candidate, fold: Fold) -> None:
-        log_likelihood = self.stages.unseen_log_likelihood(fold)
+    def _judge_candidate(
+        self, candidate: Candidate, fold: Fold, transition: np.ndarray | None = None
+    ) -> None:
+        log_likelihood = self.stages.unseen_log_likelihood(fold, transition)
         log_likelihood[candidate.rows] = candidate.log_likelihood
         candidate.judge(log_likelihood, self.data.weight)
 

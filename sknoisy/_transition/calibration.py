@@ -23,7 +23,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 from sknoisy._support.validation import FloatArray
-from sknoisy._transition.counts import floored
+from sknoisy._transition.counts import floored, soft_counts
 
 #: Below this log-probability a class is out of the question; what is above it is sharpened.
 _SMALLEST_LOG_PROBA = -50.0
@@ -33,6 +33,23 @@ _MAX_STEPS = 500
 _MOST_ROWS_TO_SHARPEN = 10_000
 _MOST_ROWS_FOR_ONE_RATE = 5_000
 _GAP = 0.1
+
+#: With fewer rows for each entry of the matrix, and for each class, not all entries can be told.
+_FEW_ROWS_PER_ENTRY = 4
+_FEW_ROWS_PER_CLASS = 100
+
+#: Labels that the common rate stands for in each row of the matrix, the most cautious first.
+_STRENGTHS = (4000.0, 1000.0, 320.0, 160.0, 80.0, 40.0, 20.0)
+_PARTS = 5
+
+_FIRST_RATE = 0.4
+_LABELS_OF_RATE = 100.0
+_POWER = 3.0
+_SPREAD = 0.05
+_STEPS_TO_POWER = 10
+_STEPS_OF_SHARPNESS = 5
+_MOST_SPARSE_STEPS = 60
+_LEAST_GAIN = 1e-4
 
 #: Where it is sought.
 LOG_SHARPNESS = (np.log(0.02), np.log(20.0))
@@ -52,6 +69,8 @@ class Recalibration(NamedTuple):
         Element (t, i) is the log-probability of the observed label of row t if i is true.
     n_parameters : int
         How many numbers were fitted.
+    left_out : ndarray of shape (n_samples,) or None
+        Log-likelihood of each label beside a matrix that was fitted to other ones.
     """
 
     sharpness: float
@@ -59,6 +78,7 @@ class Recalibration(NamedTuple):
     transition: FloatArray | None
     log_column: FloatArray
     n_parameters: int = 1
+    left_out: FloatArray | None = None
 
     @property
     def posterior(self) -> FloatArray:
@@ -256,6 +276,117 @@ def with_pooled_noise(
     log_column = np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[target]
     fit = with_sharpness(log_proba, log_column, sharpness, n_parameters=2)
     return fit._replace(transition=transition)
+
+
+def are_few_rows(n_samples: int, n_classes: int) -> bool:
+    """Whether the rows of a class are too few for all entries of its row of the matrix."""
+    enough = min(_FEW_ROWS_PER_ENTRY * (n_classes - 1), _FEW_ROWS_PER_CLASS)
+    return n_samples < enough * n_classes
+
+
+def shrunk_to_pooled_noise(
+    log_proba: FloatArray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> Recalibration:
+    """Fit sharpness and matrix, whose rows are shrunk to the one rate of `fit_pooled_noise`.
+
+    By twenty labels a row. With few rows of each class by 20 to 4000: by as few as explain labels
+    that are left out in turn no worse than the best number, by one standard error.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+        Sample weights.
+    random_state : int or None, default=None
+        Of the parts that are left out.
+    """
+    n_classes = log_proba.shape[1]
+    sharpness, rate = fit_pooled_noise(log_proba, target, weight)
+    pooled = uniform_noise(rate, n_classes)
+    if not are_few_rows(len(target), n_classes):
+        strength = _STRENGTHS[-1] / n_classes
+        return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
+    proba = np.exp(raise_to(log_proba, sharpness))
+    weights = np.ones(len(target)) if weight is None else weight
+    prior = 0.99 * pooled + 0.01 * np.bincount(target, weights, n_classes) / weights.sum()
+    left_out = np.empty((len(_STRENGTHS), len(target)))
+    part = parts(len(target), random_state)
+    for number in np.unique(part):
+        out, transition = part == number, prior
+        of_class = [~out & (target == observed) for observed in range(n_classes)]
+        seen, mass = [proba[rows] for rows in of_class], [weights[rows] for rows in of_class]
+        for i, strength in enumerate(_STRENGTHS):
+            transition, _ = most_likely_transition(seen, mass, transition, strength * prior)
+            left_out[i, out] = np.log((proba[out] * transition.T[target[out]]).sum(axis=1))
+    best = _weakest_as_good(left_out, weights)
+    found = recalibrate(
+        log_proba, target, pooled, weight=weight, pseudo_count=_STRENGTHS[best] / n_classes
+    )
+    return found._replace(left_out=left_out[best])
+
+
+def _weakest_as_good(left_out: FloatArray, weight: np.ndarray) -> int:
+    """Return the last row of likelihoods that is within a standard error of the best one."""
+    best = left_out[int((left_out @ weight).argmax())]
+    gains = (left_out - best) * weight / weight.mean()
+    error = gains.std(axis=1) / np.sqrt(left_out.shape[1])
+    return int(np.flatnonzero(gains.mean(axis=1) >= -error)[-1])
+
+
+def fit_sparse_noise(
+    log_proba: FloatArray, target: np.ndarray, weight: np.ndarray | None = None
+) -> Recalibration:
+    """Fit sharpness and a matrix of classes that turn into one wrong label each, for the most part.
+
+    EM fits ``T_ii = 1 - r_i``, ``T_ij = r_i w_ij``. The shares of the wrong labels are the
+    expected counts of (true, observed) raised to a power, ``w_ij ~ c_ij^g``, with one label in
+    twenty spread evenly. The power rises from one to three, as in deterministic annealing (K. Rose,
+    "Deterministic annealing for clustering, compression, classification, regression, and related
+    optimization problems", Proceedings of the IEEE 86, 1998), so that no label is chosen before
+    most are explained. The rates are shrunk to that of all classes, by a hundred labels.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+        Sample weights.
+    """
+    n_classes = log_proba.shape[1]
+    transition, evenly = uniform_noise(_FIRST_RATE, n_classes), uniform_noise(1.0, n_classes)
+    fit, last = sharpen(log_proba, np.log(transition).T[target], weight), -np.inf
+    for step in range(_MOST_SPARSE_STEPS):
+        if step % _STEPS_OF_SHARPNESS == 0:
+            fit = sharpen(log_proba, np.log(transition).T[target], weight)
+            now = float(np.average(fit.log_likelihood, weights=weight))
+            if step > _STEPS_TO_POWER and now - last < _LEAST_GAIN:
+                break
+            last = now
+        posterior = fit._replace(log_column=np.log(transition).T[target]).posterior
+        counts = soft_counts(posterior, target, n_classes, weight)
+        right, mass = np.diag(counts).copy(), counts.sum(axis=1)
+        rate = 1.0 - right.sum() / mass.sum()
+        rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
+        np.fill_diagonal(counts, 0.0)
+        wrong = floored(counts / np.maximum(counts.max(axis=1, keepdims=True), 1e-300))
+        wrong **= 1.0 + (_POWER - 1.0) * min(1.0, step / _STEPS_TO_POWER)
+        wrong = (1.0 - _SPREAD) * wrong / wrong.sum(axis=1, keepdims=True) + _SPREAD * evenly
+        np.fill_diagonal(wrong, 0.0)
+        wrong /= wrong.sum(axis=1, keepdims=True)
+        transition = floored(np.diag(1.0 - rates) + rates[:, None] * wrong, _SMALLEST_TRANSITION)
+    return fit._replace(transition=transition, log_column=np.log(transition).T[target])
+
+
+def parts(n_samples: int, random_state: int | None) -> np.ndarray:
+    """Return the number of the part of each row, of five that are left out in turn."""
+    return np.random.RandomState(random_state).permutation(n_samples) % _PARTS
 
 
 def without_noise(log_proba: FloatArray, target: np.ndarray) -> Recalibration:

@@ -17,7 +17,8 @@ from scipy.special import gammaln, logsumexp
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
-from sknoisy._transition.starts import SMALLEST_LOG_PROBABILITY, Estimate
+from sknoisy._transition.mixture import SMALLEST_LOG_PROBABILITY
+from sknoisy._transition.starts import Estimate
 
 _N_COMPONENTS = 64
 _N_CANDIDATES = 12

@@ -15,12 +15,19 @@ with T = identity it is plain linear discriminant analysis.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
+SMALLEST_LOG_PROBABILITY = -30.0
+_MIXTURE_ROWS = (5_000, 20_000)
+_ROWS_PER_CLUSTER = 10
 _ELEMENTS_AT_ONCE = 2**22
 _PSEUDO_COUNT = 0.1
 
@@ -47,6 +54,61 @@ class NoisyMixture(NamedTuple):
     prior: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
+
+
+def fit_mixture(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+    starts: Sequence[np.ndarray] = (),
+    from_clusters: bool = True,
+    keep_names: bool = False,
+) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
+    """Fit the mixture of `mixture_start`.
+
+    Parameters
+    ----------
+    log_proba, target, weight, random_state
+        As of `mixture_start`.
+    starts : sequence of ndarray of shape (n_samples,), default=()
+        Classes of the rows that EM starts from as well.
+    from_clusters : bool, default=True
+        Whether EM starts from clusters of the predictions as well.
+    keep_names : bool, default=False
+        Whether EM begins with `starts` only, and the classes have their names.
+
+    Returns
+    -------
+    mixture : NoisyMixture
+    view : callable
+        Turns log-probabilities into the scores that the mixture is one of.
+    n_rows : int
+        How many rows it was fitted to.
+    """
+    n_classes = log_proba.shape[1]
+    rows = capped_rows(len(log_proba), n_classes, random_state)
+    some, labels = _floored(log_proba[rows]), target[rows]
+    weights = None if weight is None else weight[rows]
+    first = [classes[rows] for classes in starts]
+    if not keep_names:
+        first.insert(0, some.argmax(axis=1))
+    if from_clusters and not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
+        first.append(fit_clusters(some, weights, random_state).labels_)
+    fits = [
+        (
+            fit_noisy_mixture(
+                scores, labels, classes, n_classes, weight=weights, keep_names=keep_names
+            ),
+            view,
+        )
+        for view in (_contrasts, _without_tails)
+        for scores in [view(log_proba[rows])]
+        for classes in first
+    ]
+    best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
+    return best, view, len(some)
 
 
 def fit_noisy_mixture(
@@ -271,3 +333,43 @@ def heaviest_diagonal(counts: np.ndarray) -> np.ndarray:
     order = np.empty(len(cluster), dtype=np.intp)
     order[name] = cluster
     return order
+
+
+def fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | None) -> KMeans:
+    """Return as many clusters of predictions as there are classes."""
+    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer different predictions than classes leave clusters empty.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return kmeans.fit(hellinger_roots(log_proba), sample_weight=weight)
+
+
+def hellinger_roots(log_proba: np.ndarray) -> np.ndarray:
+    """Return square roots of probabilities, whose distances are Hellinger's."""
+    return np.exp(0.5 * log_proba.astype(np.float64))
+
+
+def capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
+    """Return as many rows as clustering can go over in a fraction of a training stage."""
+    most = int(np.clip(4e7 / n_classes**2, *_MIXTURE_ROWS))
+    if n_samples <= most:
+        return slice(None)
+    return np.random.RandomState(seed).permutation(n_samples)[:most]
+
+
+def _contrasts(log_proba: np.ndarray) -> np.ndarray:
+    """Project log-probabilities to the k - 1 dimensions in which they differ."""
+    log_proba, n_classes = _floored(log_proba), log_proba.shape[1]
+    centring = np.eye(n_classes) - 1.0 / n_classes
+    return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
+
+
+def _without_tails(log_proba: np.ndarray) -> np.ndarray:
+    """Return logarithms that see no probability below a hundredth."""
+    proba = np.exp(_floored(log_proba))
+    proba += 0.01
+    return np.log(proba, out=proba)
+
+
+def _floored(log_proba: np.ndarray) -> np.ndarray:
+    return np.maximum(log_proba.astype(np.float64), SMALLEST_LOG_PROBABILITY)

@@ -29,8 +29,8 @@ from sknoisy._transition.calibration import (
 )
 from sknoisy._transition.counts import floored, soft_counts
 from sknoisy._transition.mixture import clean_log_proba as of_mixture
+from sknoisy._transition.mixture import fit_mixture
 from sknoisy._transition.softmax_layer import SoftmaxLayer, fit_softmax_layer
-from sknoisy._transition.starts import fit_mixture
 
 #: Of each row what is below this probability makes no difference to a layer.
 _SMALLEST_SCORE = 0.01

@@ -9,35 +9,31 @@ network that has seen a label believes it.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy._support.threads import threads_for_classes
 from sknoisy._transition.calibration import (
     Recalibration,
-    fit_pooled_noise,
-    recalibrate,
+    fit_sparse_noise,
+    parts,
     sharpen,
+    shrunk_to_pooled_noise,
     uniform_noise,
     with_pooled_noise,
+    with_sharpness,
 )
 from sknoisy._transition.counts import expected_transition, soft_counts
 from sknoisy._transition.mixture import (
-    NoisyMixture,
-    fit_noisy_mixture,
+    capped_rows,
+    fit_clusters,
+    fit_mixture,
     heaviest_diagonal,
+    hellinger_roots,
     recount,
 )
 
-SMALLEST_LOG_PROBABILITY = -30.0
-_MIXTURE_ROWS = (5_000, 20_000)
-_ROWS_PER_CLUSTER = 10
-_PSEUDO_LABELS = 20.0
 _CALIBRATION_ELEMENTS = 200_000
 _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
@@ -56,10 +52,28 @@ class Estimate(NamedTuple):
         Rows sum to one.
     log_likelihood : float
         Mean log-likelihood of an observed label.
+    left_out : ndarray of shape (n_samples,) or None
+        Log-likelihood of each label beside a matrix that was estimated from others.
+    optimism : float
+        By how much it explains a label better that it was estimated from, if that was measured.
     """
 
     transition: np.ndarray
     log_likelihood: float
+    left_out: np.ndarray | None = None
+    optimism: float = 0.0
+
+
+def _judged(
+    found: Recalibration, weight: np.ndarray | None, left_out: np.ndarray | None
+) -> Estimate:
+    """Return the matrix of a fit, with how well it explains labels of the fit, and others."""
+    assert found.transition is not None
+    log_likelihood = float(np.average(found.log_likelihood, weights=weight))
+    if left_out is None or len(left_out) != len(found.log_likelihood):
+        return Estimate(found.transition, log_likelihood, left_out)
+    optimism = log_likelihood - float(np.average(left_out, weights=weight))
+    return Estimate(found.transition, log_likelihood, left_out, optimism)
 
 
 def confusion_start(
@@ -168,11 +182,11 @@ def cluster_start(
     -------
     ndarray of shape (true, observed)
     """
-    rows = _capped_rows(len(log_proba), log_proba.shape[1], random_state)
+    rows = capped_rows(len(log_proba), log_proba.shape[1], random_state)
     weights = None if weight is None else weight[rows]
     with threads_for_classes(log_proba.shape[1]):
-        kmeans = _fit_clusters(log_proba[rows], weights, random_state)
-        clusters = kmeans.predict(_roots(log_proba))
+        kmeans = fit_clusters(log_proba[rows], weights, random_state)
+        clusters = kmeans.predict(hellinger_roots(log_proba))
     n_classes = log_proba.shape[1]
     counts = soft_counts(np.eye(n_classes)[clusters], target, n_classes, weight)
     return expected_transition(counts[heaviest_diagonal(counts)])
@@ -190,7 +204,8 @@ def calibrated_start(
     The predictions are sharpened, ``p(y=i|x) ~ p(z=i|x)^beta``, until they and a matrix together
     make the observed labels likeliest (`recalibrate`). First the matrix has one parameter, the
     rate of errors that are spread over all other classes; then it is free, and each row is shrunk
-    towards the first one by twenty labels, so that classes with few rows keep the pooled rate.
+    towards the first one, by twenty labels or, where few rows cannot tell all entries, by up to
+    4000 (see `shrunk_to_pooled_noise`). So classes with few rows keep the pooled rate.
     What is merely hard to predict is left to the predictions: the matrix stays near the identity
     unless labels differ from predictions that are confident and right elsewhere.
 
@@ -208,10 +223,8 @@ def calibrated_start(
     Estimate
     """
     found = calibrate(log_proba, target, weight, random_state=random_state)
-    assert found.transition is not None
     rows = _calibration_rows(len(log_proba), log_proba.shape[1], random_state)
-    weight = None if weight is None else weight[rows]
-    return Estimate(found.transition, float(np.average(found.log_likelihood, weights=weight)))
+    return _judged(found, None if weight is None else weight[rows], found.left_out)
 
 
 def calibrate(
@@ -230,12 +243,9 @@ def calibrate(
     log_proba, target = log_proba[rows].astype(np.float64), target[rows]
     weight = None if weight is None else weight[rows]
     with threads_for_classes(n_classes):
-        _, rate = fit_pooled_noise(log_proba, target, weight)
-        pooled = uniform_noise(rate, n_classes)
         if n_classes > _MOST_CLASSES_TO_CALIBRATE:
             return with_pooled_noise(log_proba, target, weight)
-        strength = _PSEUDO_LABELS / n_classes
-        return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
+        return shrunk_to_pooled_noise(log_proba, target, weight, random_state=random_state)
 
 
 def _calibration_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
@@ -315,6 +325,62 @@ def recounted_start(
     return found
 
 
+def sparse_start(
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    judged: np.ndarray | None = None,
+    random_state: int | None = None,
+) -> Estimate:
+    """Return the matrix of classes that turn into one wrong label each, for the most part.
+
+    With few rows of a class the labels cannot tell all entries of its row; if there is one label
+    that it turns into, they can tell that one (see `fit_sparse_noise`).
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        On rows that the network was not trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+    judged : ndarray of bool of shape (n_samples,), default=None
+        Rows whose likelihood is of interest, where they are few among those of the estimate. None:
+        each part of the rows is left out in turn.
+    random_state : int or None, default=None
+        Of the parts that are left out in turn.
+
+    Returns
+    -------
+    Estimate
+    """
+    with threads_for_classes(log_proba.shape[1]):
+        found = fit_sparse_noise(log_proba, target, weight)
+        if judged is None:
+            left_out = _left_out(log_proba, target, weight, random_state)
+        else:
+            left_out = sharpen(log_proba[judged], found.log_column[judged]).log_likelihood
+    return _judged(found, weight, left_out)
+
+
+def _left_out(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None, seed: int | None
+) -> np.ndarray:
+    """Return the log-likelihood of each label beside what was fitted to those of other parts."""
+    log_likelihood = np.empty(len(target))
+    part = parts(len(target), seed)
+    for number in np.unique(part):
+        out = part == number
+        others = None if weight is None else weight[~out]
+        found = fit_sparse_noise(log_proba[~out], target[~out], others)
+        assert found.transition is not None
+        log_column = np.log(found.transition).T[target[out]]
+        fit = with_sharpness(log_proba[out], log_column, found.sharpness)
+        log_likelihood[out] = fit.log_likelihood
+    return log_likelihood
+
+
 def mixture_start(
     log_proba: np.ndarray,
     target: np.ndarray,
@@ -348,101 +414,6 @@ def mixture_start(
             return Estimate(best.transition, best.log_likelihood)
         transition = recount(best, view(log_proba), target, weight=weight)
     return Estimate(transition, best.log_likelihood)
-
-
-def fit_mixture(
-    log_proba: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray | None = None,
-    *,
-    random_state: int | None = None,
-    starts: Sequence[np.ndarray] = (),
-    from_clusters: bool = True,
-    keep_names: bool = False,
-) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
-    """Fit the mixture of `mixture_start`.
-
-    Parameters
-    ----------
-    log_proba, target, weight, random_state
-        As of `mixture_start`.
-    starts : sequence of ndarray of shape (n_samples,), default=()
-        Classes of the rows that EM starts from as well.
-    from_clusters : bool, default=True
-        Whether EM starts from clusters of the predictions as well.
-    keep_names : bool, default=False
-        Whether EM begins with `starts` only, and the classes have their names.
-
-    Returns
-    -------
-    mixture : NoisyMixture
-    view : callable
-        Turns log-probabilities into the scores that the mixture is one of.
-    n_rows : int
-        How many rows it was fitted to.
-    """
-    n_classes = log_proba.shape[1]
-    rows = _capped_rows(len(log_proba), n_classes, random_state)
-    some, labels = _floored(log_proba[rows]), target[rows]
-    weights = None if weight is None else weight[rows]
-    first = [classes[rows] for classes in starts]
-    if not keep_names:
-        first.insert(0, some.argmax(axis=1))
-    if from_clusters and not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
-        first.append(_fit_clusters(some, weights, random_state).labels_)
-    fits = [
-        (
-            fit_noisy_mixture(
-                scores, labels, classes, n_classes, weight=weights, keep_names=keep_names
-            ),
-            view,
-        )
-        for view in (_contrasts, _without_tails)
-        for scores in [view(log_proba[rows])]
-        for classes in first
-    ]
-    best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
-    return best, view, len(some)
-
-
-def _floored(log_proba: np.ndarray) -> np.ndarray:
-    return np.maximum(log_proba.astype(np.float64), SMALLEST_LOG_PROBABILITY)
-
-
-def _capped_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
-    """Return as many rows as clustering can go over in a fraction of a training stage."""
-    most = int(np.clip(4e7 / n_classes**2, *_MIXTURE_ROWS))
-    if n_samples <= most:
-        return slice(None)
-    return np.random.RandomState(seed).permutation(n_samples)[:most]
-
-
-def _contrasts(log_proba: np.ndarray) -> np.ndarray:
-    """Project log-probabilities to the k - 1 dimensions in which they differ."""
-    log_proba, n_classes = _floored(log_proba), log_proba.shape[1]
-    centring = np.eye(n_classes) - 1.0 / n_classes
-    return log_proba @ np.linalg.svd(centring)[0][:, : n_classes - 1]
-
-
-def _without_tails(log_proba: np.ndarray) -> np.ndarray:
-    """Return logarithms that see no probability below a hundredth."""
-    proba = np.exp(_floored(log_proba))
-    proba += 0.01
-    return np.log(proba, out=proba)
-
-
-def _fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | None) -> KMeans:
-    """Return as many clusters of predictions as there are classes."""
-    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
-    with warnings.catch_warnings():
-        # Fewer different predictions than classes leave clusters empty.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return kmeans.fit(_roots(log_proba), sample_weight=weight)
-
-
-def _roots(log_proba: np.ndarray) -> np.ndarray:
-    """Return square roots of probabilities, whose distances are Hellinger's."""
-    return np.exp(0.5 * log_proba.astype(np.float64))
 
 
 def _matrix_of(

@@ -7,8 +7,8 @@ from scipy.optimize import linear_sum_assignment
 
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.counts import expected_transition, floored
-from sknoisy._transition.mixture import recount
-from sknoisy._transition.starts import Estimate, fit_mixture
+from sknoisy._transition.mixture import fit_mixture, recount
+from sknoisy._transition.starts import Estimate
 
 _SPREAD = 0.02
 _SUPPOSED_ROWS = 2.0

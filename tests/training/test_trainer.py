@@ -441,6 +441,7 @@ def test_with_many_classes_the_noise_is_estimated_again_as_long_as_it_helps(
     poor = uniform_transition(60, 0.5)
     rig_starts(monkeypatch, **dict.fromkeys(("calibrated", "mixture", "confident", "hard"), poor))
     monkeypatch.setattr(noise_estimates, "recounted_start", lambda *args, **kwargs: estimate)
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
     estimator = classifier(max_epochs=12, lr=0.01).fit(*many_classes())
     starts = [report["start"] for report in estimator.selection_]
     assert starts == [None, "calibrated"] + ["recounted"] * n_tried
@@ -455,9 +456,53 @@ def test_with_many_classes_the_noise_is_estimated_again_as_long_as_it_helps(
 @pytest.mark.parametrize(
     "params", [{"transition_init": "cluster"}, {"early_stopping": False}], ids=str
 )
-def test_the_noise_is_not_estimated_again_from_other_starts_or_without_held_out_rows(spy, params):
+def test_the_noise_is_not_estimated_again_from_other_starts_or_without_held_out_rows(
+    monkeypatch, spy, params
+):
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
     estimator = classifier(max_epochs=2, lr=0.01, **params).fit(*many_classes())
     assert "recounted" not in [report["start"] for report in estimator.selection_]
+
+
+@cache
+def few_rows(n_rows=15):
+    """Return few rows of twelve classes, two fifths of whose labels are those of the next class."""
+    X, y = make_blobs(12 * n_rows, 8, centers=12, cluster_std=2.5, random_state=1)
+    transition = pair_transition(12, 0.4)
+    return X, corrupt_labels(y, transition, random_state=1), transition
+
+
+def test_with_few_rows_of_a_class_one_wrong_label_of_each_is_sought_as_long_as_it_helps(spy):
+    X, y, transition = few_rows()
+    estimator = classifier(max_epochs=30, lr=0.01, select_noise_model=False).fit(X, y)
+    starts = [report["start"] for report in estimator.selection_]
+    assert "sparse" in starts
+    assert starts.count("sparse") <= 5
+    assert "sparse" not in starts[: -starts.count("sparse")]  # after all others
+    assert transition_matrix_error(estimator.transition_matrix_, transition) < 0.2
+    assert estimator.noise_model_ == "s"
+
+
+def test_a_sparse_start_pays_for_what_it_explains_of_its_own_labels(monkeypatch):
+    X, y, _ = few_rows()
+    costs = []
+
+    def noted(self, start, transition, truly=noise_estimates.NoiseEstimator.penalty):
+        penalty = truly(self, start, transition)
+        if start == "sparse":
+            costs.append((penalty, self.optimism))
+        return penalty
+
+    monkeypatch.setattr(noise_estimates.NoiseEstimator, "penalty", noted)
+    classifier(max_epochs=10, lr=0.01).fit(X, y)
+    assert costs and all(penalty == optimism > 0 for penalty, optimism in costs)
+
+
+def test_an_estimate_that_is_clearly_behind_is_not_trained_with(monkeypatch, spy):
+    X, y, _ = few_rows()
+    monkeypatch.setattr(noise_estimates.NoiseEstimator, "_is_behind", lambda *args: True)
+    estimator = classifier(max_epochs=10, lr=0.01, select_noise_model=False).fit(X, y)
+    assert "sparse" not in [report["start"] for report in estimator.selection_]
 
 
 def test_noise_of_one_class_among_many_is_noise():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
-from sknoisy._transition import starts
+from sknoisy._transition import mixture, starts
 from sknoisy._transition.mixture import NoisyMixture, fit_noisy_mixture
 from sknoisy._transition.starts import (
     calibrated_start,
@@ -184,7 +184,7 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
         for i in range(4)
     ]
     remaining = iter(fits)
-    monkeypatch.setattr(starts, "fit_noisy_mixture", lambda *a, **k: next(remaining))
+    monkeypatch.setattr(mixture, "fit_noisy_mixture", lambda *a, **k: next(remaining))
     log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
     found = mixture_start(log_proba, observed, random_state=0)
     assert found.transition is fits[best].transition
@@ -202,8 +202,8 @@ def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
         sizes.append(len(scores))
         return fit_noisy_mixture(scores, *args, **kwargs)
 
-    monkeypatch.setattr(starts, "_MIXTURE_ROWS", (100, 200))
-    monkeypatch.setattr(starts, "fit_noisy_mixture", spy)
+    monkeypatch.setattr(mixture, "_MIXTURE_ROWS", (100, 200))
+    monkeypatch.setattr(mixture, "fit_noisy_mixture", spy)
     weight = np.ones(3000)
     for weights in (None, weight):
         found = mixture_start(log_proba, observed, weights, random_state=0)
@@ -360,18 +360,18 @@ def test_arguments_are_left_as_they_are(start):
 def test_clusters_of_some_rows_serve_all_of_them(start, monkeypatch):
     transition = pair_transition(5, 0.4)
     log_proba, observed, _ = ideal(transition, 3000)
-    monkeypatch.setattr(starts, "_MIXTURE_ROWS", (500, 500))
-    assert len(starts._capped_rows(3000, 5, 0)) == 500
+    monkeypatch.setattr(mixture, "_MIXTURE_ROWS", (500, 500))
+    assert len(mixture.capped_rows(3000, 5, 0)) == 500
     found = start(log_proba, observed, np.ones(3000))
     assert transition_matrix_error(transition, found) < 0.01
 
 
 def test_rows_to_cluster_are_capped_by_the_number_of_classes():
     for n_classes, most in ((2, 20_000), (10, 20_000), (60, 11_111), (1000, 5_000)):
-        rows = starts._capped_rows(100_000, n_classes, 0)
+        rows = mixture.capped_rows(100_000, n_classes, 0)
         assert len(np.unique(rows)) == len(rows) == most
         for n_samples in (most, most - 1, 10):
-            assert starts._capped_rows(n_samples, n_classes, 0) == slice(None)
+            assert mixture.capped_rows(n_samples, n_classes, 0) == slice(None)
 
 
 # --- The matrix beside calibrated predictions ---------------------------------------------------
