@@ -120,6 +120,7 @@ def test_the_default_is_never_worse_than_plain_training(kind):
     assert score(kind, "s") > score(kind, "plain") - 0.02
 
 
+@pytest.mark.slow  # ``examples/study/study_harm.py`` has them all
 @pytest.mark.parametrize("model", ["c", "em"])
 @pytest.mark.parametrize("kind", ["hard, clean", "hard, pair noise", "raw wine", "few rows"])
 def test_no_noise_model_is_worse_than_plain_training(kind, model):
