@@ -94,7 +94,7 @@ def main() -> None:
     """Run what is missing from the table, or print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--noises", nargs="+", default=["pair.4", "random.4"])
+    parser.add_argument("--noises", nargs="+", default=["pair.4", "random.4", "sym.4"])
     parser.add_argument("--rows", nargs="+", type=int, default=[15, 40], help="of each class")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", type=Path, help="folder with letter.npz")
