@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._transition.calibration import recalibrate, sharpen
@@ -26,7 +28,7 @@ def held_out(n_rows, seed=0):
 def chosen(found, plain, y, monkeypatch):
     """Return what is chosen for a c-model, when this is what the models of the folds say."""
 
-    def of_folds(estimator, *rest):
+    def of_folds(estimator, *rest, **options):
         return plain if estimator.noise_model is None else found
 
     monkeypatch.setattr(_cross_fitting, "out_of_fold_log_probabilities", of_folds)
@@ -65,7 +67,7 @@ def test_the_models_of_the_folds_keep_their_noise_model(monkeypatch):
     found, y = held_out(300)
     fitted = []
 
-    def of_folds(estimator, *rest):
+    def of_folds(estimator, *rest, **options):
         fitted.append((estimator.noise_model, estimator.select_noise_model))
         return found
 
@@ -74,3 +76,56 @@ def test_the_models_of_the_folds_keep_their_noise_model(monkeypatch):
     cross_fit(NoisyLabelClassifier(), np.zeros((len(y), 1)), rows)
     assert ("s", False) in fitted
     assert [noise_model for noise_model, _ in fitted] == ["s", None]
+
+
+def folds(k=3, n_splits=3, n_rows=120):
+    rng = np.random.default_rng(0)
+    y = np.arange(n_rows) % k
+    X = rng.standard_normal((n_rows, 4)) + 4.0 * np.eye(k, 4)[y]
+    part = np.arange(n_rows) // k % n_splits
+    splits = [(np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in range(n_splits)]
+    return X, Partition(y, np.arange(k), y, splits)
+
+
+def fitted(estimator, X, rows, n_jobs=None):
+    found = _cross_fitting.fit_folds_sharing_noise(estimator, X, rows, n_jobs)
+    return [(model[-1] if isinstance(model, Pipeline) else model, test) for model, test in found]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_matrix_of_the_first_fold_is_known_in_the_others(wrapped):
+    X, rows = folds()
+    estimator = NoisyLabelClassifier(max_epochs=5, random_state=0, select_noise_model=False)
+    given = make_pipeline(StandardScaler(), estimator) if wrapped else estimator
+    (first, test), *others = fitted(given, X, rows)
+    assert first.learn_transition
+    np.testing.assert_array_equal(test, rows.splits[0][1])
+    assert len(others) == 2
+    for (model, test), (_, expected) in zip(others, rows.splits[1:], strict=True):
+        assert not model.learn_transition
+        np.testing.assert_array_equal(model.transition_init, first.transition_matrix_)
+        np.testing.assert_array_equal(test, expected)
+        assert {row["stage"] for row in model.history_} == {"s"}  # no plain network
+    assert estimator.transition_init == "auto"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"noise_model": "c"}, {"noise_model": None}, {"transition_init": np.eye(3) * 0.7 + 0.1}],
+    ids=str,
+)
+def test_other_noise_is_estimated_in_each_fold(params):
+    X, rows = folds(n_splits=2)
+    estimator = NoisyLabelClassifier(max_epochs=2, random_state=0, **params)
+    for model, _ in fitted(estimator, X, rows):
+        assert model.learn_transition
+        assert isinstance(model.transition_init, type(estimator.transition_init))
+
+
+def test_folds_that_share_a_matrix_may_be_fitted_at_the_same_time():
+    X, rows = folds()
+    estimator = NoisyLabelClassifier(max_epochs=3, random_state=0, select_noise_model=False)
+    for (one, _), (two, _) in zip(
+        fitted(estimator, X, rows), fitted(estimator, X, rows, n_jobs=2), strict=True
+    ):
+        np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
