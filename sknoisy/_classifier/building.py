@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,22 +14,25 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sknoisy._data.batches import ArrayBatches
-from sknoisy._data.columns import ColumnStatistics
+from sknoisy._data.columns import occurring_columns
 from sknoisy._data.indexable import IndexableDataset, as_indexable
-from sknoisy._data.training_data import TrainingData, occurring_columns
+from sknoisy._data.training_data import TrainingData
+from sknoisy._distributed.group import Group
+from sknoisy._distributed.rows import column_statistics
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule, build_network, copied
 from sknoisy._net.callbacks import input_sizes
 from sknoisy._net.net import SkorchNet
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._support.memory import check_feature_noise_fits, check_memory
+from sknoisy._support.torch_state import named_tensors
 from sknoisy._support.validation import check_routed, check_transition_matrix, parameter_error
 
 _ROWS_TO_LOOK_AT = 64
 _COPIES_OF_MATRICES = 8  # of the start, of the best epoch, of counts and what is computed of them
 
 
-def check_parameters(classifier: Any, X: Any) -> None:
+def check_parameters(classifier: Any, X: Any, group: Group) -> None:
     """Refuse parameters that exclude each other or do not suit X, and parts that cannot be built.
 
     Parameters
@@ -36,7 +40,13 @@ def check_parameters(classifier: Any, X: Any) -> None:
     classifier : NoisyLabelClassifier
     X : array-like or data set
         Before validation.
+    group : Group
     """
+    if group.size > 1 and classifier.on_interrupt == "keep":
+        raise ValueError(
+            "on_interrupt='keep' needs one process: an interrupt does not reach several in the "
+            "same epoch. Set on_interrupt='raise', or distributed=False."
+        )
     check_routed(classifier._routed())
     _check_device(classifier.device)
     classifier._check_params_of("optimizer", classifier.optimizer, ["param_groups"])
@@ -90,8 +100,8 @@ def _check_optimizer(classifier: Any) -> None:
             raise TypeError(f"it made {type(made).__name__}.")
 
 
-def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
-    """Resolve every "auto", and what depends on the labels."""
+def resolve_config(classifier: Any, data: TrainingData, group: Group) -> TrainingConfig:
+    """Resolve every "auto", and what depends on the labels and on the number of processes."""
     init, n_rows = classifier.transition_init, len(data)
     n_annotators = None
     if data.answers is not None and data.learns_from_answers:
@@ -111,9 +121,10 @@ def resolve_config(classifier: Any, data: TrainingData) -> TrainingConfig:
     batch_size = classifier.batch_size
     if batch_size == "auto":
         batch_size = 256 if n_rows <= 256 else int(np.clip(n_rows // 20, 64, 256))
+        batch_size = -(-batch_size // group.size)
     max_epochs = classifier.max_epochs
     if max_epochs == "auto":
-        steps = -(-n_rows // batch_size)
+        steps = -(-n_rows // (batch_size * group.size))
         max_epochs = 150 if n_rows < 64 else max(40, -(-20_000 // steps))
     hold_out = classifier.early_stopping
     all_trusted = data.trusted is not None and bool(data.trusted.mask.all())
@@ -189,7 +200,7 @@ def _log_class_weight(classifier: Any, data: TrainingData) -> np.ndarray:
 
 
 def build_net(
-    classifier: Any, data: TrainingData, config: TrainingConfig, *, warm: bool
+    classifier: Any, data: TrainingData, config: TrainingConfig, group: Group, *, warm: bool
 ) -> tuple[SkorchNet, TrainingData]:
     """Return a net, and the data as its network takes them.
 
@@ -198,11 +209,16 @@ def build_net(
     classifier : NoisyLabelClassifier
     data : TrainingData
     config : TrainingConfig
+    group : Group
+        The processes that the net trains in. It begins with the weights of the first one.
     warm : bool
         Whether the net goes on from a copy of the fitted network, and not from a new one.
     """
+    network = (_fitted_network if warm else _new_network)(classifier, data, group)
+    group.share([tensor for _, tensor in named_tensors(network)])
+    network.hidden_scale = group.once(lambda: network.hidden_scale)
     net = SkorchNet(
-        _fitted_network(classifier, data) if warm else _new_network(classifier, data),
+        network,
         classes=np.arange(data.n_classes),
         volume_penalty=classifier.volume_penalty,
         transition_prior=classifier.transition_prior,
@@ -216,7 +232,9 @@ def build_net(
         callbacks=None if classifier.callbacks is None else list(classifier.callbacks),
         verbose=classifier.verbose,
         **{k: v for k, v in classifier._routed().items() if not k.startswith("module__")},
-    ).initialize()
+    )
+    net.train_in(group)
+    net.initialize()
     # For callbacks that look whether the module has the size of the data.
     sizes = input_sizes(net.callbacks_, _array_like(data))
     vars(net).update({f"module__{name}": size for name, size in sizes.items()})
@@ -234,7 +252,7 @@ def build_net(
 
 
 def net_of_stream(
-    classifier: Any, data: TrainingData, config: TrainingConfig
+    classifier: Any, data: TrainingData, config: TrainingConfig, group: Group
 ) -> tuple[SkorchNet, TrainingData]:
     """Return the net that goes on with a stream, and the data as its network takes them.
 
@@ -243,11 +261,12 @@ def net_of_stream(
     """
     fitted: SkorchNet | None = getattr(classifier, "net_", None)
     if fitted is None:
-        return build_net(classifier, data, config, warm=False)
+        return build_net(classifier, data, config, group, warm=False)
     goes_on = fitted.has_optimizer and fitted.lr == classifier.lr
-    if goes_on and _knows_columns(fitted, data):
+    if goes_on and _knows_columns(fitted, data, group):
+        fitted.train_in(group)
         return fitted, _as_taken_by(fitted, data)
-    net, data = build_net(classifier, data, config, warm=True)
+    net, data = build_net(classifier, data, config, group, warm=True)
     if goes_on:
         net.take_over_steps(fitted)
     return net, data
@@ -263,7 +282,7 @@ def _as_taken_by(net: SkorchNet, data: TrainingData) -> TrainingData:
     )
 
 
-def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
+def _new_network(classifier: Any, data: TrainingData, group: Group) -> NoisyLabelModule:
     sample = data.example()
     sizes = input_sizes(classifier.callbacks or [], _array_like(data))
     network = build_network(
@@ -275,15 +294,14 @@ def _new_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
         dtype=data.dtype,
         hidden_layer_sizes=classifier.hidden_layer_sizes,
         dropout=classifier.dropout,
-        columns=occurring_columns(data.X) if classifier.module is None else None,
+        columns=occurring_columns(data.X, _total(group)) if classifier.module is None else None,
     )
     if isinstance(network.hidden, MLP):
-        statistics = ColumnStatistics()
-        for part, weight in data.parts():
-            statistics.update(part, weight)
+        statistics = column_statistics(data, group)
         network.hidden.reset_standardization(statistics.mean, statistics.scale)
     else:
-        rows = np.linspace(0, len(data) - 1, min(len(data), _ROWS_TO_LOOK_AT)).astype(np.intp)
+        n_rows = data.X.shape[0]
+        rows = np.linspace(0, n_rows - 1, min(n_rows, _ROWS_TO_LOOK_AT)).astype(np.intp)
         network.rescale_features(data.example(rows))
     return network
 
@@ -293,7 +311,7 @@ def _array_like(data: TrainingData) -> Any:
     return data.example() if isinstance(data.X, IndexableDataset) else data.X
 
 
-def _fitted_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
+def _fitted_network(classifier: Any, data: TrainingData, group: Group) -> NoisyLabelModule:
     if not np.array_equal(data.classes, classifier.classes_):
         raise ValueError(
             "warm_start=True needs the classes of the first fit, "
@@ -301,19 +319,22 @@ def _fitted_network(classifier: Any, data: TrainingData) -> NoisyLabelModule:
         )
     network = copied(classifier.net_.network).cast_(data.dtype)
     if network.sparse_input is not None:
-        network.sparse_input.extend(_columns_in(data.X))
+        network.sparse_input.extend(_columns_in(data.X, group))
     return network
 
 
-def _knows_columns(net: SkorchNet, data: TrainingData) -> bool:
+def _knows_columns(net: SkorchNet, data: TrainingData, group: Group) -> bool:
     """Whether a net has weights for all columns of wide sparse data."""
     layer = net.network.sparse_input
-    return layer is None or bool(np.isin(_columns_in(data.X), layer.columns.cpu()).all())
+    return layer is None or bool(np.isin(_columns_in(data.X, group), layer.columns.cpu()).all())
 
 
-def _columns_in(X: Any) -> np.ndarray:
-    """Return the columns that occur in X, sparse or dense."""
-    n_columns = X.shape[1]
-    return np.flatnonzero(
-        np.bincount(X.indices, minlength=n_columns) if sparse.issparse(X) else X.any(axis=0)
-    )
+def _columns_in(X: Any, group: Group) -> np.ndarray:
+    """Return the columns that occur in X, sparse or dense, or in that of any process."""
+    counts = np.bincount(X.indices, minlength=X.shape[1]) if sparse.issparse(X) else X.any(axis=0)
+    return np.flatnonzero(_total(group)(counts.astype(np.int64)))
+
+
+def _total(group: Group) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what adds up counts of processes with rows of their own."""
+    return group.sum if group.sharded else np.asarray

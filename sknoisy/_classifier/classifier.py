@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
@@ -25,7 +25,10 @@ from sknoisy._classifier.parameters import RoutedParamsMixin
 from sknoisy._classifier.persistence import VersionedMixin
 from sknoisy._classifier.prediction import PredictionMixin
 from sknoisy._classifier.rollback import restore_on_error
-from sknoisy._data.training_data import TrainingData, validate_training_data
+from sknoisy._data.training_data import TrainingData
+from sknoisy._distributed.group import ALONE, same_generator
+from sknoisy._distributed.joining import current_group
+from sknoisy._distributed.rows import rows_of_process, training_data_of_all
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import fit_progress
 from sknoisy._net.summary import summarise_annotators, summary
@@ -167,6 +170,13 @@ class NoisyLabelClassifier(
         epoch with the lowest loss of held-out rows (of the joint training, unless it is not yet
         as good as the baseline) or, without held-out rows, of the last epoch. Weights of the
         baseline have no noise model.
+    distributed : {"auto", "sharded"} or False, default="auto"
+        What happens when a default process group of ``torch.distributed`` is initialised, as by
+        torchrun or ``accelerate launch``. "auto" trains one network in all its processes: each
+        calls `fit` with the same rows and computes a part of each batch. With "sharded" each passes
+        rows of its own, to the same effect as all rows in each. `batch_size` rows of each process
+        make a step; "auto" stands for as many rows a step as in one process. False trains in this
+        process alone, as without a group.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the order of the rows, the held-out rows and dropout. The global
         generators of numpy and torch are left as they were.
@@ -333,6 +343,7 @@ class NoisyLabelClassifier(
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "on_interrupt": [StrOptions({"raise", "keep"})],
+        "distributed": [StrOptions({"auto", "sharded"}), Options(bool, {False})],
         "random_state": ["random_state"],
     }
 
@@ -371,6 +382,7 @@ class NoisyLabelClassifier(
         n_iter_no_change: int = 4,
         class_weight: dict[Any, float] | str | None = None,
         on_interrupt: str = "raise",
+        distributed: str | bool = "auto",
         random_state: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -406,6 +418,7 @@ class NoisyLabelClassifier(
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
         self.on_interrupt = on_interrupt
+        self.distributed = distributed
         self.random_state = random_state
         self.__dict__.update(kwargs)
 
@@ -470,9 +483,11 @@ class NoisyLabelClassifier(
         MemoryError
             If the weights of the c-model cannot be trained in the memory there is.
         """
-        check_parameters(self, X)
+        group = current_group()
+        check_parameters(self, X, group)
         warm = self.warm_start and hasattr(self, "net_")
-        data = validate_training_data(
+        data = training_data_of_all(
+            group,
             self,
             X,
             y,
@@ -482,12 +497,13 @@ class NoisyLabelClassifier(
             noisy_label=noisy_label,
             reset=not warm,
         )
-        config = resolve_config(self, data)
-        with seeded(self.random_state, self.device) as rng:
+        config = resolve_config(self, data, group)
+        with seeded(same_generator(self.random_state, group), self.device) as rng:
             data = data.with_ties_drawn(rng)
-            net, data = build_net(self, data, config, warm=warm)
+            net, data = build_net(self, data, config, group, warm=warm)
             fitted = partial(self._fitted, net, data, config)
-            with fit_progress(self, X, y, fitted) as progress:
+            so_far = partial(self._fitted_so_far, net, data, config)
+            with fit_progress(self, X, y, so_far, is_told=group.is_first) as progress:
                 trainer = train(net, data, config, rng, progress)
                 self._set_fitted(fitted(), trainer.initial_transition, trainer.report())
                 warn_of_unreliable_fit(net, data, trainer, self.transition_matrix_)
@@ -551,9 +567,11 @@ class NoisyLabelClassifier(
         NoisyLabelClassifier
             The estimator itself. It can predict after each call.
         """
-        check_parameters(self, X)
+        group = current_group()
+        check_parameters(self, X, group)
         warm = hasattr(self, "net_")
-        data = validate_training_data(
+        data = training_data_of_all(
+            group,
             self,
             X,
             y,
@@ -565,17 +583,19 @@ class NoisyLabelClassifier(
             classes=stream_classes(self, classes),
             dtype=self.net_.dtype if warm else None,
         )
-        config = resolve_config(self, data)
+        config = resolve_config(self, data, group)
         stream = getattr(self, "_stream", None) or Stream(
             new_rng(self.random_state), follow_columns=not warm
         )
-        with seeded(stream.random_state, self.device):
+        with seeded(same_generator(stream.random_state, group), self.device):
             data = data.with_ties_drawn(stream.random_state)
-            net, data = net_of_stream(self, data, config)
+            net, data = net_of_stream(self, data, config, group)
             fitted = partial(self._fitted, net, data, config)
-            with fit_progress(self, X, y, fitted) as progress:
+            so_far = partial(self._fitted_so_far, net, data, config)
+            with fit_progress(self, X, y, so_far, is_told=group.is_first) as progress:
                 start = fit_chunk(net, data, config, stream, progress)
                 self._set_fitted(fitted(**stream.account_of(net, data, config)), start)
+        net.train_in(ALONE)
         self._stream = stream
         return self
 
@@ -587,7 +607,7 @@ class NoisyLabelClassifier(
         annotator_counts: np.ndarray | None = None,
         **of_stream: Any,
     ) -> dict[str, Any]:
-        """Return the fitted attributes as they are, at any time of the fit."""
+        """Return the fitted attributes as they are, in all processes together."""
         return {
             "net_": net,
             "classes_": data.classes,
@@ -596,6 +616,13 @@ class NoisyLabelClassifier(
             **summary(net, data, **of_stream),
             **summarise_annotators(net, data, config.annotator_prior, annotator_counts),
         }
+
+    def _fitted_so_far(
+        self, net: SkorchNet, data: TrainingData, config: TrainingConfig
+    ) -> dict[str, Any]:
+        """Return the fitted attributes at any time of the fit, by the rows of this process."""
+        with net.in_processes(ALONE):
+            return self._fitted(net, rows_of_process(data), config)
 
     def _set_fitted(
         self,

@@ -1,4 +1,4 @@
-"""A fit that fails or is interrupted leaves everything as it was before it."""
+"""A fit that fails or is interrupted leaves everything as it was, in each of its processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sknoisy._distributed.joining import joined_processes
 from sknoisy._support.torch_state import plain_torch
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -20,7 +21,7 @@ def restore_on_error(fit: Fit) -> Fit:
 
     That is the attributes of the estimator, a generator given as `random_state`, and what
     `partial_fit` goes on with: weights, optimiser, history and stream. KeyboardInterrupt counts
-    as well.
+    as well, and what happens in another process that takes part.
     """
 
     @functools.wraps(fit)
@@ -30,7 +31,8 @@ def restore_on_error(fit: Fit) -> Fit:
             if fit.__name__ == "partial_fit":
                 put_back += _in_place(estimator)
         try:
-            return fit(estimator, *args, **kwargs)
+            with joined_processes(estimator.distributed):
+                return fit(estimator, *args, **kwargs)
         except BaseException:
             with plain_torch():
                 for part in put_back:

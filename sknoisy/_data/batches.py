@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,11 +26,6 @@ from sknoisy._support.validation import parameter_error
 Batch = tuple[Any, Tensor]
 
 _BYTES_AT_ONCE = 2**20
-_INFERENCE_ROWS = 4096
-_INFERENCE_ELEMENTS = 2**22
-_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
-_FETCHED_ROWS = 512
-_FETCHED_BYTES = 2**24
 
 
 class RowDataset(Dataset, ABC):
@@ -47,6 +43,9 @@ class RowDataset(Dataset, ABC):
         Floating point type of the batches of X; None keeps that of X.
     answers : Answers, default=None
         Several observed labels of each row. Batches have their codes under "answers".
+    first : int, default=None
+        Where X holds some of the rows only, the number of its first one; `rows` must then be given,
+        and rows that X does not hold cannot be taken.
     **extras : ndarray or Tensor of shape (n, ...)
         More values of each row. With any of them, or with answers, a batch of X is a dict that
         holds the data under "X" and each extra under its name.
@@ -60,9 +59,11 @@ class RowDataset(Dataset, ABC):
         rows: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
         answers: Answers | None = None,
+        first: int | None = None,
         **extras: Any,
     ) -> None:
         self.data = X
+        self.first = first
         self.target = y
         self.rows = rows
         self.dtype = dtype
@@ -77,7 +78,7 @@ class RowDataset(Dataset, ABC):
     @property
     def X(self) -> Any:  # noqa: N802
         """The data of the rows of this set, under the name by which skorch's callbacks ask."""
-        return self.data if self.rows is None else self.data[self.rows]
+        return self.data if self.rows is None else self.data[self._in_data(self.rows)]
 
     @property
     def y(self) -> np.ndarray | None:
@@ -89,6 +90,21 @@ class RowDataset(Dataset, ABC):
         """The sample weights of the rows of this set, or None."""
         weight = self.extras.get("sample_weight")
         return weight if weight is None or self._rows is None else weight[self._rows]
+
+    @property
+    def held(self) -> np.ndarray | None:
+        """Positions of the rows that X holds, ascending; None is all."""
+        if self.first is None or self.rows is None:
+            return None
+        in_data = self.rows - self.first
+        return np.flatnonzero((in_data >= 0) & (in_data < self.data.shape[0]))
+
+    def subset(self, positions: np.ndarray) -> Self:
+        """Return the rows at some positions of this set as a set of their own."""
+        part = copy.copy(self)
+        part.rows = positions if self.rows is None else self.rows[positions]
+        part._rows = _as_tensor(part.rows)
+        return part
 
     @property
     @abstractmethod
@@ -148,6 +164,10 @@ class RowDataset(Dataset, ABC):
         at = _as_tensor(index)
         return at if self._rows is None else self._rows.index_select(0, at)
 
+    def _in_data(self, at: Any) -> Any:
+        """Return where rows of these numbers stand in X."""
+        return at if self.first is None else at - self.first
+
 
 class ArrayDataset(RowDataset):
     """Rows of arrays.
@@ -157,7 +177,7 @@ class ArrayDataset(RowDataset):
     X : ndarray or Tensor of shape (n, ...), CSR array of shape (n, n_features), \
             IndexableDataset of arrays, or dict with key "X"
         The data. It is never copied as a whole.
-    y, rows, answers, **extras
+    y, rows, **more
         As for `RowDataset`.
     dtype : torch.dtype, default=None
         Type of the batches of X; None keeps that of X. Of several inputs it is the floating point
@@ -177,13 +197,12 @@ class ArrayDataset(RowDataset):
         dtype: torch.dtype | None = None,
         keep_integers: bool = False,
         keep_sparse: bool = False,
-        answers: Answers | None = None,
-        **extras: Any,
+        **more: Any,
     ) -> None:
         if isinstance(X, dict):
-            extras = {name: value for name, value in X.items() if name != "X"} | extras
+            more = {name: value for name, value in X.items() if name != "X"} | more
             X = X["X"]
-        super().__init__(X, y, rows=rows, dtype=dtype, answers=answers, **extras)
+        super().__init__(X, y, rows=rows, dtype=dtype, **more)
         self._type = torch.int64 if keep_integers else dtype
         self.keep_sparse = keep_sparse and sparse.issparse(X)
         self._tensor = X if isinstance(X, Tensor) else None
@@ -205,17 +224,20 @@ class ArrayDataset(RowDataset):
     def take(self, index: np.ndarray | Tensor | slice) -> Batch:
         """Return copies of the rows at positions `index` of this set as one batch."""
         at = self._at(index)
-        return self._batch(self._sparse(at) if self.keep_sparse else self._dense(at), at)
+        in_data = self._in_data(at)
+        data = self._sparse(in_data) if self.keep_sparse else self._dense(in_data)
+        return self._batch(data, at)
 
     def __getitem__(self, i: int) -> Batch:
         """Return one row, as ``torch.utils.data.DataLoader`` asks for it."""
         at = self._numbers(np.array([i]))
-        return self._row(map_parts(self._dense(at), lambda part: part[0]), at)
+        data = self._dense(self._in_data(at))
+        return self._row(map_parts(data, lambda part: part[0]), at)
 
     def __getitems__(self, index: list[int]) -> list[Batch]:
         """Return several rows, as ``torch.utils.data.DataLoader`` asks for those of a batch."""
         at = self._at(np.asarray(index, dtype=np.intp))
-        X, y = self._batch(self._dense(at), at)
+        X, y = self._batch(self._dense(self._in_data(at)), at)
         return list(zip(_unbound(X), y.unbind(), strict=True))
 
     def _sparse(self, at: Tensor | slice) -> SparseRows:
@@ -319,14 +341,18 @@ class ArrayBatches:
         order = None
         if self.shuffle and len(bounds) > 2:
             order = torch.randperm(len(self.dataset), generator=self.generator)
-        # Small batches are gathered many at a time: a call costs more than their bytes.
-        at_once = max(1, _BYTES_AT_ONCE // (self.dataset.bytes_per_row * self.batch_size))
+        at_once = self.batches_at_once
         for first in range(0, len(bounds) - 1, at_once):
             edges = bounds[first : first + at_once + 1]
             rows = slice(edges[0], edges[-1])
             X, y = self.dataset.take(rows if order is None else order[rows])
             sizes = [stop - start for start, stop in pairwise(edges)]
             yield from zip(self._split(X, sizes), self._split(y, sizes), strict=True)
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many are gathered together: a call costs more than the bytes of a small batch."""
+        return max(1, _BYTES_AT_ONCE // (self.dataset.bytes_per_row * self.batch_size))
 
     def _split(self, values: Any, sizes: list[int]) -> Iterable[Any]:
         if isinstance(values, dict):
@@ -345,28 +371,6 @@ def batch_bounds(n_rows: int, batch_size: int, *, training: bool) -> list[int]:
     if training and len(bounds) > 2 and n_rows - bounds[-2] == 1 < batch_size:
         del bounds[-2]
     return bounds
-
-
-def inference_batch_size(
-    dataset: RowDataset, n_least: int, width: int, device: str | torch.device
-) -> int:
-    """Return how many rows to predict at once: many, but no more than fit a cache or memory.
-
-    Parameters
-    ----------
-    dataset : RowDataset
-    n_least : int
-        As many in any case, if memory allows: those of a training step.
-    width : int
-        Numbers that the outputs of one row hold.
-    device : str or torch.device
-    """
-    most = _INFERENCE_ROWS
-    if not isinstance(dataset, ArrayDataset):
-        most = min(_FETCHED_ROWS, _FETCHED_BYTES // dataset.bytes_per_row)
-    elif torch.device(device).type == "cpu":
-        most = min(most, max(256, _INFERENCE_BYTES // dataset.bytes_per_row))
-    return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))
 
 
 def ordered_batches(

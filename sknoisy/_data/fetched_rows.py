@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -51,10 +51,17 @@ class FetchedDataset(RowDataset):
     def bytes_per_row(self) -> int:
         """Size of the first row as a batch holds it."""
         if self._bytes_per_row is None:
-            batch = self.take(slice(0, 1))[0]["X"] if len(self) else None
+            first = np.arange(len(self)) if self.held is None else self.held
+            batch = self.take(first[:1])[0]["X"] if len(first) else None
             sizes = [part.numel() * part.itemsize for part in _tensors_in(batch)]
             self._bytes_per_row = max(1, sum(sizes))
         return self._bytes_per_row
+
+    def subset(self, positions: np.ndarray) -> Self:
+        """Return the rows at some positions of this set as a set of their own."""
+        part = super().subset(positions)
+        part._kept = None
+        return part
 
     def for_training(self) -> FetchedDataset:
         """Return the same rows as they are to be trained on, with their augmentation."""
@@ -145,7 +152,7 @@ class _Items(Dataset):
 
     def __init__(self, dataset: FetchedDataset) -> None:
         self.data: IndexableDataset = dataset.data
-        self.rows = dataset.rows
+        self.rows = None if dataset.rows is None else dataset._in_data(dataset.rows)
         self.training = dataset.training
         self.n_rows = len(dataset)
 
@@ -167,7 +174,7 @@ class _Together:
     def __init__(self, dataset: FetchedDataset, collate_fn: Collate | None = None) -> None:
         self.collate_fn = collate_fn or dataset.collate_fn
         self.data: IndexableDataset = dataset.data
-        self.rows = dataset.rows
+        self.rows = None if dataset.rows is None else dataset._in_data(dataset.rows)
 
     def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
         positions = torch.tensor([position for position, _ in pairs])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
@@ -28,8 +27,6 @@ from sknoisy._support import validation
 from sknoisy._support.labels import as_label_array
 from sknoisy._support.numbers import FloatType
 
-_FEWEST_WIDE_COLUMNS = 1000
-_LARGEST_DENSITY = 0.05
 _ROWS_OF_A_PART = 256
 
 NUMPY_TYPES: dict[torch.dtype, FloatType] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -63,6 +60,8 @@ class TrainingData:
         Whether the network takes whole numbers as they are.
     collate_fn : callable or None, default=None
         What makes a batch of items of a data set.
+    first : int or None, default=None
+        Where X holds some of the rows only, those of this process, the number of its first one.
     """
 
     X: Any
@@ -76,6 +75,7 @@ class TrainingData:
     trusted: TrustedLabels | None = None
     keep_integers: bool = False
     collate_fn: Collate | None = None
+    first: int | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -137,6 +137,8 @@ class TrainingData:
         """
         if self.weight is not None:
             extras["sample_weight"] = torch.as_tensor(self.weight, dtype=self.dtype)
+        if self.first is not None and rows is None:
+            rows = np.arange(len(self))
         if as_observed and self.trusted is not None:
             rows = np.arange(len(self)) if rows is None else rows
             rows = rows[~self.trusted.mask[rows]]
@@ -152,29 +154,50 @@ class TrainingData:
             keep_integers=self.keep_integers,
             collate_fn=self.collate_fn,
             answers=self.answers if self.learns_from_answers else None,
+            first=self.first,
             **extras,
         )
 
     def example(self, rows: np.ndarray | slice = slice(0, 2)) -> Any:
-        """Return the data of a few rows as a batch that the network takes."""
+        """Return the data of a few rows of X as a batch that the network takes."""
+        if self.first is not None:
+            rows = self.first + np.arange(self.X.shape[0])[rows]
         batch, _ = replace(self, weight=None, answers=None, trusted=None).dataset().take(rows)
         data = batch["X"] if isinstance(batch, dict) else batch
         # The network is built on the CPU, wherever the tensors are.
         return map_tensors(data, Tensor.cpu) if isinstance(self.X, IndexableDataset) else data
 
-    def parts(self) -> Iterator[tuple[Any, np.ndarray | None]]:
-        """Yield the data and weights of all rows, those that are fetched some rows at a time."""
+    def parts(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Any, np.ndarray | None]]:
+        """Yield data and weights of the rows of X, those that are fetched some rows at a time.
+
+        Parameters
+        ----------
+        start : int, default=0
+        stop : int, default=None
+            The first row, and the one after the last; None is all the rest.
+        """
+        stop = self.X.shape[0] if stop is None else stop
+        first = 0 if self.first is None else self.first
+        weight = None if self.weight is None else self.weight[first : first + self.X.shape[0]]
         if not isinstance(self.X, IndexableDataset):
-            yield self.X, self.weight
+            whole = (start, stop) == (0, self.X.shape[0])
+            rows = slice(start, stop)
+            yield (self.X, weight) if whole else (
+                self.X[rows],
+                None if weight is None else weight[rows],
+            )
             return
-        for rows in gen_batches(len(self), _ROWS_OF_A_PART):
+        for rows in gen_batches(stop - start, _ROWS_OF_A_PART):
+            rows = slice(start + rows.start, start + rows.stop)
             batch = self.example(np.arange(rows.start, rows.stop))
             if not isinstance(batch, Tensor):
                 raise ValueError(
                     "`X` must hold one array a row for the default network; it has "
                     f"{_names_of(batch)}. Pass a `module` that takes them."
                 )
-            yield batch.numpy(), None if self.weight is None else self.weight[rows]
+            yield batch.numpy(), None if weight is None else weight[rows]
 
     def weight_of(self, rows: np.ndarray) -> np.ndarray | None:
         """Return the sample weights of some rows, or None."""
@@ -233,19 +256,6 @@ def _names_of(batch: Any) -> str:
     return ", ".join(map(str, batch)) if isinstance(batch, dict) else f"{len(batch)} inputs"
 
 
-def occurring_columns(X: Any) -> np.ndarray | None:
-    """Return the columns with stored entries, ascending, of data that are wide and mostly zero.
-
-    None for other data, of which dense batches are multiplied faster.
-    """
-    if not sparse.issparse(X):
-        return None
-    n_rows, n_columns = X.shape
-    if n_columns < _FEWEST_WIDE_COLUMNS or X.nnz > _LARGEST_DENSITY * n_rows * n_columns:
-        return None
-    return np.flatnonzero(np.bincount(X.indices, minlength=n_columns))
-
-
 def validate_training_data(
     estimator: Any,
     X: Any,
@@ -258,6 +268,7 @@ def validate_training_data(
     reset: bool = True,
     classes: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
+    first: int | None = None,
 ) -> TrainingData:
     """Validate and encode training data.
 
@@ -282,6 +293,8 @@ def validate_training_data(
         The sorted labels, when some may be missing from y; None takes those of y.
     dtype : torch.dtype, default=None
         Floating point type of the network that goes on to learn; None where X decides.
+    first : int, default=None
+        Where X holds some of the rows only and all else those of all, the number of its first one.
 
     Returns
     -------
@@ -302,14 +315,15 @@ def validate_training_data(
     X = check_rows(
         estimator, X, reset=reset, network_type=network_type, keep_integers=keep_integers
     )
-    weight = validation.check_weights(sample_weight, X)
-    counted = np.ones(X.shape[0], dtype=bool) if weight is None else weight > 0
+    rows = X if first is None else np.empty((len(y), 1))
+    weight = validation.check_weights(sample_weight, rows)
+    counted = np.ones(rows.shape[0], dtype=bool) if weight is None else weight > 0
     several = has_answers(y, annotators)
-    mask = check_trusted(trusted, y, X.shape[0], several=several)
+    mask = check_trusted(trusted, y, rows.shape[0], several=several)
     labels = _labels_of_answers if several else _labels_of_rows
     target, classes, answers, checked = labels(
         estimator,
-        X,
+        rows,
         y,
         counted,
         annotators=annotators,
@@ -319,7 +333,12 @@ def validate_training_data(
         known_annotators=None if reset else getattr(estimator, "annotators_", None),
     )
     if not counted.all():
-        X, weight = X[np.flatnonzero(counted)], None if weight is None else weight[counted]
+        start = first or 0
+        X = X[np.flatnonzero(counted[start : start + X.shape[0]])]
+        weight = None if weight is None else weight[counted]
+        first = first and int(counted[:start].sum())
+        if X.shape[0] == 0:
+            raise ValueError("`X` must have a row that counts in each process.")
     validation.check_two_classes(classes)
     if weight is not None:
         weight = weight / weight.mean()
@@ -336,6 +355,7 @@ def validate_training_data(
         trusted=checked,
         keep_integers=keep_integers,
         collate_fn=collate_fn_of(estimator),
+        first=first,
     )
 
 

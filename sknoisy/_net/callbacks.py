@@ -16,6 +16,7 @@ from skorch.callbacks import (
     InputShapeSetter,
     LoadInitState,
     PrintLog,
+    TrainEndCheckpoint,
     WandbLogger,
 )
 from skorch.dataset import Dataset
@@ -36,6 +37,12 @@ def uses_batch_hooks(callbacks: Iterable[tuple[str, Callback]]) -> bool:
         for _, callback in callbacks
         for hook in _BATCH_HOOKS
     )
+
+
+def writes(callback: Callback) -> bool:
+    """Whether a callback prints, logs or saves, which one of several processes does for all."""
+    of_loggers = any(c.__module__ == "skorch.callbacks.logging" for c in type(callback).__mro__)
+    return of_loggers or isinstance(callback, Checkpoint | TrainEndCheckpoint)
 
 
 def stopped_early(callbacks: Iterable[tuple[str, Callback]]) -> bool:

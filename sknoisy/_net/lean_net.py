@@ -7,7 +7,8 @@ and iterators, and an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -21,16 +22,20 @@ from sknoisy._data.batches import (
     ArrayBatches,
     ArrayDataset,
     RowDataset,
-    inference_batch_size,
     ordered_batches,
 )
 from sknoisy._data.sparse_rows import SparseRows
+from sknoisy._distributed.batch_norm import synchronised_batch_norm
+from sknoisy._distributed.batches import rows_of_pass, shared_batches
+from sknoisy._distributed.gradients import GradientMean
+from sknoisy._distributed.group import ALONE, Group
 from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective, label_factors
-from sknoisy._model.network import NoisyLabelModule
+from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._model.noise_layers import LabelFactors
 from sknoisy._net.callbacks import CallbackDataset, uses_batch_hooks
 from sknoisy._net.optimizers import fused_by_default, leave_fused_step
+from sknoisy._support.memory import inference_batch_size
 from sknoisy._support.validation import check_patterns
 
 #: Parameters of the loader to train, which that to evaluate has as well.
@@ -89,6 +94,10 @@ class LeanNet(NeuralNetClassifier):
         self.volume_penalty = volume_penalty
         self.transition_prior = transition_prior
         self._lowest: dict[str, float] = {}
+        self._group: Group = ALONE
+        self._gradient_mean: GradientMean | None = None
+        self._runs_without_rows = False
+        self._sizes: Any = ()
 
     optimizer_: torch.optim.Optimizer
     callbacks_: list[tuple[str, Callback]]
@@ -102,6 +111,29 @@ class LeanNet(NeuralNetClassifier):
     def dtype(self) -> torch.dtype:
         """Floating point type of the network."""
         return self.network.head.weight.dtype
+
+    @property
+    def group(self) -> Group:
+        """The processes that take part in the training."""
+        return self._group
+
+    @property
+    def rows_per_step(self) -> int:
+        """How many rows a step goes over, those of all processes together."""
+        return self.batch_size * self._group.size
+
+    def train_in(self, group: Group) -> None:
+        """Let these processes take part in the training."""
+        self._group = group
+
+    @contextmanager
+    def in_processes(self, group: Group) -> Iterator[None]:
+        """Let the net train and predict with these processes inside the block."""
+        before, self._group = self._group, group
+        try:
+            yield
+        finally:
+            self._group = before
 
     # skorch's hooks
 
@@ -125,8 +157,12 @@ class LeanNet(NeuralNetClassifier):
         return args, kwargs | fused_by_default(self.optimizer, args[0], kwargs)
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Tell the callbacks, which may change the gradients."""
-        super().notify(method_name, **cb_kwargs)
+        """Tell the callbacks, which may change the gradients.
+
+        What they compute, each process computes alone: not all callbacks are in all processes.
+        """
+        with self.in_processes(ALONE):
+            super().notify(method_name, **cb_kwargs)
         if method_name == "on_grad_computed":
             leave_fused_step(self.optimizer_)
 
@@ -136,8 +172,22 @@ class LeanNet(NeuralNetClassifier):
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Take a step and return the loss and, for callbacks that score, clean probabilities."""
-        step = super().train_step_single(batch, **fit_params)
+        X, y = batch
+        if self._gradient_mean is not None and not len(y):
+            loss = self._backward_without_rows(X)
+            step = {"loss": loss, "y_pred": [loss.new_zeros(0, self.network.head.out_features)]}
+        else:
+            step = super().train_step_single(batch, **fit_params)
+        if self._gradient_mean is not None:
+            step["loss"] = self._gradient_mean(step["loss"].detach(), len(y))
         return step | {"y_pred": step["y_pred"][0]}
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take a step; that of several processes has the rows of all of them."""
+        step = super().train_step(batch, **fit_params)
+        if self._gradient_mean is not None:
+            self._sizes.append(int(self._gradient_mean.n_rows))
+        return step
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Return the loss and the clean log-probabilities of held-out rows."""
@@ -186,23 +236,66 @@ class LeanNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
+        keys = (f"{prefix}_loss", f"{prefix}_batch_size")
         if uses_batch_hooks(self.callbacks_):
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-            rows = [row for row in self.history[-1, "batches"] if keys[0] in row]
-            losses, sizes = np.array([[row[key] for key in keys] for row in rows]).T
-            self._record_loss(keys[0], float(np.average(losses, weights=sizes)))
+            with self._averaged_gradients(training):
+                super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            rows = [row for row in self.history[-1]["batches"] if keys[0] in row]
+            for row, size in zip(rows, self._sizes, strict=False):
+                row[keys[1]] = size
+            self._sizes = ()
+            found = [(row[keys[0]], row[keys[1]]) for row in rows]
+            if self._group.sharded and not training:
+                found = self._of_all_shares(found)
+        else:
+            self._set_training(training)
+            with self._averaged_gradients(training):
+                step = self._lean_step() if training else self._lean_evaluation
+                steps = [(step(X, y).detach(), self._size_of(y)) for X, y in iterator]
+            values = torch.stack([loss for loss, _ in steps]) if steps else torch.empty(0)
+            sizes = [int(size) for _, size in steps]
+            found = list(zip(values.cpu().double().tolist(), sizes, strict=True))
+            found = found if training else self._of_all_shares(found)
+            self.history[-1]["batches"] += [dict(zip(keys, pair, strict=True)) for pair in found]
+            self.history.record(f"{prefix}_batch_count", len(found))
+        losses, sizes = np.array(found).T
+        self._record_loss(keys[0], float(np.average(losses, weights=sizes)))
+
+    def _size_of(self, y: Tensor) -> int | Tensor:
+        """Return how many rows the batch has that was trained on last, in all processes."""
+        return len(y) if self._gradient_mean is None else self._gradient_mean.n_rows
+
+    def _of_all_shares(self, found: list[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Return losses and sizes of the batches of held-out rows in all processes."""
+        return [pair for share in self._group.gather(found) for pair in share]
+
+    @contextmanager
+    def _averaged_gradients(self, training: bool) -> Iterator[None]:
+        """Let steps have the mean gradients of all processes inside the block."""
+        if not training or self._group.size == 1:
+            yield
             return
-        self._set_training(training)
-        step = self._lean_step() if training else self._lean_evaluation
-        losses, sizes = zip(*((step(X, y).detach(), len(y)) for X, y in iterator), strict=True)
-        values = torch.stack(losses).cpu().double().numpy()
-        self.history[-1]["batches"] += [
-            {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
-            for loss, size in zip(values.tolist(), sizes, strict=True)
-        ]
-        self._record_loss(f"{prefix}_loss", float(np.average(values, weights=sizes)))
-        self.history.record(f"{prefix}_batch_count", len(sizes))
+        hidden = self.network.hidden
+        with synchronised_batch_norm(hidden, self._group) as self._runs_without_rows:
+            self._gradient_mean = GradientMean(self._group, self._trained())
+            self._sizes = []
+            try:
+                yield
+            finally:
+                self._gradient_mean = None
+        if not isinstance(hidden, MLP):  # which has no statistics of batches
+            self._group.share(list(hidden.buffers()))
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer_.param_groups for p in group["params"]]
+
+    def _backward_without_rows(self, X: Any) -> Tensor:
+        """Take part in the step of the others, where this process has no rows."""
+        if self._runs_without_rows:
+            with torch.enable_grad():
+                (self.network.features(self._data(X)).sum() * 0.0).backward()
+        weight = self.network.head.weight
+        return torch.zeros((), dtype=weight.dtype, device=weight.device)
 
     def _record_loss(self, name: str, loss: float) -> None:
         """Record the loss of an epoch, and whether it is the lowest of the stage."""
@@ -213,15 +306,19 @@ class LeanNet(NeuralNetClassifier):
 
     def _lean_step(self) -> Callable[[Any, Tensor], Tensor]:
         """Return the step of an epoch; what stays the same in it is looked up once."""
-        optimizer = self.optimizer_
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer, parameters, mean = self.optimizer_, self._trained(), self._gradient_mean
         backward = backward_pass(self.module_, self._objective, self.network.noise)
 
         def step(X: Any, y: Tensor) -> Tensor:
             def closure() -> Tensor:
                 for parameter in parameters:
                     parameter.grad = None
-                loss = backward(self._data(X), **self._labels(X, y))
+                if mean is None:
+                    loss = backward(self._data(X), **self._labels(X, y))
+                elif len(y):
+                    loss = mean(backward(self._data(X), **self._labels(X, y)), len(y))
+                else:
+                    loss = mean(self._backward_without_rows(X), 0)
                 leave_fused_step(optimizer)
                 return loss
 
@@ -246,9 +343,12 @@ class LeanNet(NeuralNetClassifier):
         if training:
             return super().get_iterator(dataset, training)
         width = self.network.head.out_features
-        n_rows = inference_batch_size(dataset, self.batch_size, width, self.device)
+        fetched = not isinstance(dataset, ArrayDataset)
+        n_rows = inference_batch_size(
+            dataset.bytes_per_row, self.batch_size, width, self.device, fetched=fetched
+        )
         params = {"batch_size": n_rows, **self.get_params_for("iterator_valid")}
-        if not isinstance(dataset, ArrayDataset) and self.iterator_valid is self.iterator_train:
+        if fetched and self.iterator_valid is self.iterator_train:
             to_train = self.get_params_for("iterator_train")
             params = {k: v for k, v in to_train.items() if k in _OF_LOADING} | params
         return ordered_batches(self.iterator_valid, dataset, params)
@@ -263,14 +363,14 @@ class LeanNet(NeuralNetClassifier):
     def batch_outputs(self, dataset: RowDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield clean log-probabilities and h(x) of each batch, on the device."""
         self._set_training(False)
-        for X, _ in self.get_iterator(dataset):
+        for X, _ in self.batches_of_pass(dataset):
             yield self.infer(X)
 
     @torch.no_grad()
     def clean_log_probas(self, dataset: RowDataset) -> Iterator[Tensor]:
         """Yield log-probabilities of the true label of each batch, shape (n, true), on the CPU."""
         self._set_training(False)
-        for X, _ in self.get_iterator(dataset):
+        for X, _ in self.batches_of_pass(dataset):
             yield self.network.clean_log_proba(self._data(X)).cpu()
 
     @torch.no_grad()
@@ -296,16 +396,31 @@ class LeanNet(NeuralNetClassifier):
         module = self.module_ if network is None else network.eval()
         noise = (self.network if network is None else network).noise
         parts, n_rows = [], []
-        for X, y in self.get_iterator(dataset):
+        dataset, share = rows_of_pass(dataset, self._group)
+        for X, y in self.batches_of_pass(dataset):
             clean_log_proba, hidden = module(self._data(X))
             labels = self._labels(X, y)
             parts.append(label_factors(noise, clean_log_proba, hidden, **labels))
             n_rows.append(len(clean_log_proba))
-        return LabelFactors.joined(parts, n_rows)
+        if self._group.size == 1:
+            return LabelFactors.joined(parts, n_rows)
+        none = torch.empty(0, self.network.head.out_features, dtype=self.dtype)
+        parts.append(LabelFactors(none, none, torch.empty(0, dtype=torch.int64)))
+        factors = LabelFactors.joined(parts, [*n_rows, 0])
+        row, clean, column = share.collect_labelled(factors.row, *factors[:2])
+        return LabelFactors(clean, column, row)
 
     def clean_log_proba(self, dataset: RowDataset) -> Tensor:
         """Log-probabilities of the true label, shape (n, true): the noise layer is off."""
-        return torch.cat(list(self.clean_log_probas(dataset)))
+        if self._group.size == 1:
+            return torch.cat(list(self.clean_log_probas(dataset)))
+        dataset, share = rows_of_pass(dataset, self._group)
+        none = torch.empty(0, self.network.head.out_features, dtype=self.dtype)
+        return share.collect(torch.cat([none, *self.clean_log_probas(dataset)]))
+
+    def batches_of_pass(self, dataset: RowDataset) -> Iterable[Any]:
+        """Return the batches of a pass, of which there are none without rows."""
+        return self.get_iterator(dataset) if len(dataset) else ()
 
     def _data(self, X: Any) -> Any:
         data = X["X"] if isinstance(X, dict) else X

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from sknoisy._data.batches import (
     RowDataset,
     shuffled_batches,
 )
+from sknoisy._distributed.batches import rows_of_pass, shared_batches
+from sknoisy._distributed.group import ALONE
 from sknoisy._model.network import NoisyLabelModule
 from sknoisy._model.sparse_input import spread
 from sknoisy._net.callbacks import (
@@ -27,6 +30,8 @@ from sknoisy._net.callbacks import (
     explained,
     fit_to_stages,
     stopped_early,
+    uses_batch_hooks,
+    writes,
 )
 from sknoisy._net.lean_net import LeanNet
 from sknoisy._net.net_state import as_columns, as_rows, network_from_arrays, network_to_arrays
@@ -35,13 +40,21 @@ from sknoisy._net.optimizers import (
 )
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.stopping import BestEpoch, BestWeights, CalibratedLoss
-from sknoisy._support.torch_state import torch_threads
+from sknoisy._support.torch_state import named_tensors, torch_threads
 from sknoisy._support.validation import check_losses
 
 _TOLERANCE = 2.5e-5  # an epoch, by which the held-out loss has to fall
 #: Measured with ``tests/benchmarks/scaling.py --parts threads``: fits with such steps take longer
 #: with two threads than with one, by up to a third.
 _MOST_MULTIPLICATIONS_FOR_ONE_THREAD = 5_000_000
+
+#: What a net knows of other processes when it does not train.
+_OF_PROCESSES: dict[str, Any] = {
+    "_group": ALONE,
+    "_gradient_mean": None,
+    "_runs_without_rows": False,
+    "_sizes": (),
+}
 
 
 class StageEnd(NamedTuple):
@@ -129,6 +142,8 @@ class SkorchNet(LeanNet):
         ValueError
             If the loss is not finite.
         """
+        group = self.group
+        group.phase = f"in stage {stage!r}"
         with torch_threads(self._n_threads()):
             self._start_stage(stage, resume)
             datasets = {
@@ -136,15 +151,14 @@ class SkorchNet(LeanNet):
                 "dataset_valid": valid and CallbackDataset(valid),
             }
             params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
-            batches = shuffled_batches(
-                self.iterator_train, train.for_training(), params, generator, self.device
-            )
-            held_out = None if valid is None else self.get_iterator(valid, training=False)
+            batches = self._batches_of_epoch(train.for_training(), params, generator)
+            held_out = None if valid is None else self._held_out(valid)
             best = BestWeights(self.network, patience, _TOLERANCE * patience)
             calibrated_loss = CalibratedLoss()
             stop = False
             progress.begin_stage(stage, max_epochs)
             self.notify("on_train_begin", X=train.data, y=train.target)
+            self._share_weights()
             for _ in range(max_epochs):
                 progress.begin_epoch()
                 self.notify("on_epoch_begin", **datasets)
@@ -165,17 +179,22 @@ class SkorchNet(LeanNet):
                 if valid is not None:
                     factors = self.label_factors(valid)
                     weight = None if valid.weight is None else valid.weight[factors.row]
-                    loss = calibrated_loss(factors.clean_log_proba, factors.log_column, weight)
+                    loss = group.once(
+                        partial(
+                            calibrated_loss, factors.clean_log_proba, factors.log_column, weight
+                        )
+                    )
                     self.history.record("calibrated_valid_loss", loss)
                     stop |= best.update(loss)
                 if self._best_epoch is not None:
                     self._best_epoch.update(self.network, self.history[-1], valid)
                 stop |= progress.end_epoch()
-                if stop:
+                if self._agreed(stop):
                     break
             n_epochs = len(self.history)
             best.restore()
             self.notify("on_train_end", X=train.data, y=train.target)
+            self._share_weights()
             progress.end_stage()
             self._past, self.history_ = [], self.whole_history()
             return StageEnd(best.best_epoch or n_epochs, stop, best.lowest)
@@ -205,6 +224,44 @@ class SkorchNet(LeanNet):
                 for name, value in steps["state"].get(at, {}).items()
             }
         self.optimizer_.load_state_dict(steps)
+
+    def _batches_of_epoch(
+        self, train: RowDataset, params: dict[str, Any], generator: torch.Generator
+    ) -> Any:
+        """Return the batches to train on, or the part of them that this process computes."""
+        shared = self.group.size > 1
+        of_class = partial(shared_batches, group=self.group) if shared else shuffled_batches
+        return of_class(self.iterator_train, train, params, generator, self.device)
+
+    def _held_out(self, valid: RowDataset) -> Any:
+        """Return the batches of held-out rows, or the part of them that this process computes.
+
+        Callbacks that want to hear of batches want all of them.
+        """
+        if not uses_batch_hooks(self.callbacks_) or self.group.sharded:
+            valid, _ = rows_of_pass(valid, self.group)
+        return self.batches_of_pass(valid)
+
+    def _share_weights(self) -> None:
+        """Give the network the weights that it has in the first process."""
+        self.group.share([tensor for _, tensor in named_tensors(self.network)])
+
+    def _agreed(self, stop: bool) -> bool:
+        """Give all processes what the first one has at the end of an epoch; return its `stop`."""
+        if self.group.size == 1:
+            return stop
+        groups = self.optimizer_.param_groups
+
+        def of_first() -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+            return dict(self.history[-1]), settings, stop
+
+        row, settings, stop = self.group.once(of_first)
+        self.history[-1].clear()
+        self.history[-1].update(row)
+        for group, values in zip(groups, settings, strict=True):
+            group.update(values)
+        return stop
 
     def _start_stage(self, stage: str, resume: bool) -> None:
         rows = self.whole_history()
@@ -248,6 +305,8 @@ class SkorchNet(LeanNet):
         with copied_callbacks(self):
             check_callbacks(self)
             super().initialize_callbacks()
+        if not self.group.is_first:
+            self.callbacks_ = [named for named in self.callbacks_ if not writes(named[1])]
         fit_to_stages(self.callbacks_, first=self._n_stages <= 1)
         return self
 
@@ -313,12 +372,14 @@ class SkorchNet(LeanNet):
     def _without_training(self) -> dict[str, Any]:
         left_out = ("optimizer_", "callbacks__")
         kept = {name: v for name, v in vars(self).items() if not name.startswith(left_out)}
-        return kept | {"module": None, "callbacks": None, "callbacks_": [], "_best_epoch": None}
+        without = {"module": None, "callbacks": None, "callbacks_": [], "_best_epoch": None}
+        return kept | without | _OF_PROCESSES
 
     # What is kept in a file
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = {"module_", "history_", "virtual_params_", "_log", "_past", "_best_epoch"}
+        left_out |= _OF_PROCESSES.keys()
         state = {name: v for name, v in self._without_training().items() if name not in left_out}
         if hasattr(self, "module_"):
             state["network"] = network_to_arrays(self.network)
@@ -330,6 +391,7 @@ class SkorchNet(LeanNet):
         state["device"] = str(get_map_location(state["device"]))  # warns if it is not there
         self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
         self._best_epoch = None
+        vars(self).update(_OF_PROCESSES)
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = network_from_arrays(parts, self.device)

@@ -21,6 +21,8 @@ class FitProgress:
     fitted : callable
         Returns the fitted attributes as they are in the middle of the fit, for callbacks that
         score the estimator.
+    is_told : bool, default=True
+        Whether the callbacks are told: one of several processes tells them for all.
     """
 
     def __init__(
@@ -29,13 +31,18 @@ class FitProgress:
         X: Any,
         y: Any,
         fitted: Callable[[], dict[str, Any]],
+        *,
+        is_told: bool = True,
     ) -> None:
+        self._open: list[Any] = []
+        self._fit: Any = None
+        self._listened = is_told and bool(getattr(estimator, "_skl_callbacks", None))
+        if not is_told:
+            return
         self._begin = {"estimator": estimator, "X": X, "y": y}
         self._end = {**self._begin, "reconstruction_attributes": fitted}
         self._fit = estimator._init_callback_context(max_subtasks=None)
         self._fit.call_on_fit_task_begin(**self._begin)
-        self._open: list[Any] = []
-        self._listened = bool(getattr(estimator, "_skl_callbacks", None))
 
     def begin_stage(self, stage: str, max_epochs: int) -> None:
         """Begin a stage of at most so many epochs."""
@@ -69,14 +76,20 @@ class FitProgress:
 
     def end(self) -> None:
         """End the fit."""
-        self._fit.call_on_fit_task_end(**self._end)
+        if self._fit is not None:
+            self._fit.call_on_fit_task_end(**self._end)
 
 
 @contextmanager
 def fit_progress(
-    estimator: CallbackSupportMixin, X: Any, y: Any, fitted: Callable[[], dict[str, Any]]
+    estimator: CallbackSupportMixin,
+    X: Any,
+    y: Any,
+    fitted: Callable[[], dict[str, Any]],
+    *,
+    is_told: bool = True,
 ) -> Iterator[FitProgress]:
     """Tell scikit-learn's callbacks of the fit inside the block; parameters as of `FitProgress`."""
-    progress = FitProgress(estimator, X, y, fitted)
+    progress = FitProgress(estimator, X, y, fitted, is_told=is_told)
     yield progress
     progress.end()

@@ -16,6 +16,7 @@ from sknoisy._crowd.annotators import (
     shrunk_transitions,
 )
 from sknoisy._data.training_data import TrainingData
+from sknoisy._distributed.batches import rows_of_pass
 from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.loss import log_column
@@ -67,11 +68,15 @@ def summarise(net: SkorchNet, data: TrainingData) -> tuple[np.ndarray, np.ndarra
         matrix and without a noise layer the identity.
     """
     _, weight = data.tensors()
+    group = net.group
+    dataset, share = rows_of_pass(data.dataset(), group)
+    if weight is not None and group.size > 1:
+        weight = weight[share.of_pass()]
     prior = torch.zeros(data.n_classes, dtype=torch.float64)
     joint = torch.zeros(data.n_classes, data.n_classes, dtype=torch.float64)
     start = 0
     noise = net.network.noise
-    for clean_log_proba, hidden in net.batch_outputs(data.dataset()):
+    for clean_log_proba, hidden in net.batch_outputs(dataset):
         proba = clean_log_proba.cpu().double().exp()
         if weight is not None:
             proba = proba * weight[start : start + len(proba), None]
@@ -79,6 +84,8 @@ def summarise(net: SkorchNet, data: TrainingData) -> tuple[np.ndarray, np.ndarra
         if noise is not None and noise.depends_on_features:
             joint += noise.joint_counts(proba, hidden)
         start += len(proba)
+    for total in (prior, joint):
+        group.add_up(total)
     check_no_nan(net, prior)
     if noise is None:
         transition = np.eye(data.n_classes)

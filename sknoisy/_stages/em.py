@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,8 @@ class ClosedFormSteps:
         if self.learn_transition:
             counts = self._counts(posterior, log_proba, column)
             noise.maximise(counts, net.transition_prior * float(counts.sum()))
-        return posterior, float(np.average(evidence.numpy(), weights=self.weight))
+        mean = partial(np.average, evidence.numpy(), weights=self.weight)
+        return posterior, float(net.group.once(mean))
 
     def _counts(self, posterior: Tensor, log_proba: Tensor, column: Tensor) -> np.ndarray:
         """Return the soft counts of the M-step.
@@ -145,7 +147,7 @@ def train_with_matrices(
         As for `SkorchNet.train_stage`.
     """
     steps = ClosedFormSteps(net, data, rows, learn_transition=True)
-    n_batches = -(-len(steps.labels) // net.batch_size)
+    n_batches = -(-len(steps.labels) // net.rows_per_step)
     n_epochs = 0
 
     def before_epoch() -> bool:

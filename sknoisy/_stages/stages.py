@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import last_change, train_em, train_with_matrices
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Candidate, State
+from sknoisy._support.random import seed_of_process
 from sknoisy._transition.calibration import sharpen
 from sknoisy._transition.counts import SMALLEST_PROBABILITY
 from sknoisy._transition.starts import confusion_start, hard_start
@@ -205,13 +207,17 @@ class Stages:
         """
         factors = self.net.label_factors(self.data.dataset(fold.valid))
         row, valid = factors.row.numpy(), np.asarray(fold.valid)
-        columns = factors.log_column.numpy()
-        if transition is not None:
-            columns = self._columns(valid, transition)
-        weight = None if self.data.weight is None else self.data.weight[valid[row]]
-        fit = sharpen(factors.clean_log_proba.numpy(), columns, weight)
+
+        def of_calibrated() -> np.ndarray:
+            columns = factors.log_column.numpy()
+            if transition is not None:
+                columns = self._columns(valid, transition)
+            weight = None if self.data.weight is None else self.data.weight[valid[row]]
+            fit = sharpen(factors.clean_log_proba.numpy(), columns, weight)
+            return np.bincount(row, fit.log_likelihood, minlength=len(valid))
+
         log_likelihood = np.full(len(self.data), np.nan)
-        log_likelihood[valid] = np.bincount(row, fit.log_likelihood, minlength=len(valid))
+        log_likelihood[valid] = self.net.group.once(of_calibrated)
         return log_likelihood
 
     def _columns(self, rows: np.ndarray, transition: np.ndarray) -> np.ndarray:
@@ -263,13 +269,13 @@ class Stages:
     def _n_steps(self, rows: np.ndarray | None) -> int:
         """Return how many steps go over some rows, or all."""
         n_rows = len(self.data) if rows is None else len(rows)
-        return -(-n_rows // self.net.batch_size)
+        return -(-n_rows // self.net.rows_per_step)
 
     def _reseed(self, stage: str, number: int) -> None:
         """Draw the same order and dropout in a stage, whatever was trained before it."""
         seed = (self.seed + 10 * _STAGES.index(stage) + number) % 2**31
         self.generator.manual_seed(seed)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_of_process(seed, self.net.group.rank))
 
     def _start_of(self, candidate: Candidate) -> np.ndarray | AnnotatorNoise:
         """Return the matrix to start from; a confusion comes from the network as it is."""
@@ -284,7 +290,9 @@ class Stages:
         log_proba = self.net.clean_log_proba(data.dataset(rows if data.trusted else None))
         check_no_nan(self.net, log_proba)
         start = _CONFUSION_STARTS[str(candidate.start)]
-        found = start(log_proba.numpy(), data.observed[rows], data.weight_of(rows))
+        found = self.net.group.once(
+            partial(start, log_proba.numpy(), data.observed[rows], data.weight_of(rows))
+        )
         candidate.transition = found
         return found
 

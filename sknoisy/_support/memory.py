@@ -25,6 +25,11 @@ _NO_MEMORY = (
 )
 
 _NO_QUESTION = 2**26  # bytes that any machine has
+_INFERENCE_ROWS = 4096
+_INFERENCE_ELEMENTS = 2**22
+_INFERENCE_BYTES = 2**22  # about what a processor has in its own cache
+_FETCHED_ROWS = 512
+_FETCHED_BYTES = 2**24
 _COPIES = 5  # the weights, their gradients, two averages of Adam, those of the best epoch
 
 
@@ -171,3 +176,28 @@ def _left_in_control_group() -> int | None:
         return max(0, int(limit) - int(used) + int(cache))
     except (OSError, KeyError, ValueError):  # no control group, or the limit is "max"
         return None
+
+
+def inference_batch_size(
+    bytes_per_row: int, n_least: int, width: int, device: str | torch.device, *, fetched: bool
+) -> int:
+    """Return how many rows to predict at once: many, but no more than fit a cache or memory.
+
+    Parameters
+    ----------
+    bytes_per_row : int
+        Size of a row of the data.
+    n_least : int
+        As many in any case, if memory allows: those of a training step.
+    width : int
+        Numbers that the outputs of one row hold.
+    device : str or torch.device
+    fetched : bool
+        Whether rows are fetched one by one.
+    """
+    most = _INFERENCE_ROWS
+    if fetched:
+        most = min(_FETCHED_ROWS, _FETCHED_BYTES // bytes_per_row)
+    elif torch.device(device).type == "cpu":
+        most = min(most, max(256, _INFERENCE_BYTES // bytes_per_row))
+    return min(max(n_least, most), max(1, _INFERENCE_ELEMENTS // width))

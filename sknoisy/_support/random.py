@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 _MAX_SEED = np.iinfo(np.int32).max
+_BETWEEN_SEEDS = 1_000_003
 
 # torch's default generators belong to the process: dropout in one thread would draw from the
 # seed of another. Fits in threads therefore take turns.
@@ -62,6 +63,11 @@ def new_rng(random_state: Any) -> np.random.RandomState:
 def draw_seed(rng: np.random.RandomState) -> int:
     """Draw one integer seed."""
     return int(rng.randint(_MAX_SEED))
+
+
+def seed_of_process(seed: int, rank: int) -> int:
+    """Return the seed of one of several processes, each of which drops other units of its rows."""
+    return (seed + _BETWEEN_SEEDS * rank) % 2**31 if rank else seed
 
 
 @contextmanager

@@ -139,8 +139,11 @@ class AnnotatorTrainer(Trainer):
         """
         candidate = self._try(stage, start, transition, before)
         if self.folds:
-            log_likelihood = explained_log_likelihood(
-                self._predictions(candidate), self.answers, self.data.weight, self._parts()
+            predictions, parts = self._predictions(candidate), self._parts()
+            log_likelihood = self.net.group.once(
+                lambda: explained_log_likelihood(
+                    predictions, self.answers, self.data.weight, parts
+                )
             )
             self._judge_by_checked(log_likelihood, candidate)
             candidate.judge(log_likelihood, self.data.weight)
@@ -179,15 +182,17 @@ class AnnotatorTrainer(Trainer):
         return np.nan_to_num(log_proba.astype(np.float64), nan=0.0)
 
     def _estimate(self, log_proba: np.ndarray | None) -> AnnotatorNoise:
-        return estimate_annotators(
-            log_proba,
-            self.answers,
-            self.data.weight,
-            annotator_prior=self.config.annotator_prior,
-            answer_power=self.config.answer_power,
-            held_out=self.folds[0].valid if self.config.hold_out else None,
-            true_label=self._true_labels,
-            random_state=self.seed,
+        return self.net.group.once(
+            lambda: estimate_annotators(
+                log_proba,
+                self.answers,
+                self.data.weight,
+                annotator_prior=self.config.annotator_prior,
+                answer_power=self.config.answer_power,
+                held_out=self.folds[0].valid if self.config.hold_out else None,
+                true_label=self._true_labels,
+                random_state=self.seed,
+            )
         )
 
     def _finish(self, chosen: Candidate) -> None:
@@ -301,13 +306,15 @@ class AnnotatorStream:
         log_proba, weight = (np.concatenate([part[at] for part in self.block]) for at in (0, 2))
         answers = Answers.joined([part[1] for part in self.block])
         self.block = []
-        start = estimate_annotators(
-            log_proba,
-            answers,
-            weight,
-            annotator_prior=prior,
-            answer_power=power,
-            random_state=seed,
+        start = net.group.once(
+            lambda: estimate_annotators(
+                log_proba,
+                answers,
+                weight,
+                annotator_prior=prior,
+                answer_power=power,
+                random_state=seed,
+            )
         )
         self.counts = annotator_counts(start.posterior, answers, weight)
         return start

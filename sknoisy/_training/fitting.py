@@ -82,7 +82,8 @@ def warn_of_unreliable_fit(
     transition : ndarray of shape (true, observed)
         What was learned of the noise.
     """
-    for message in _doubts(net, data, trainer, transition):
+    messages = list(_doubts(net, data, trainer, transition))
+    for message in messages if net.group.is_first else ():
         warnings.warn(message, UnreliableFitWarning, stacklevel=6)  # the call of fit
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from sknoisy._data.columns import ColumnStatistics
 from sknoisy._data.training_data import TrainingData
+from sknoisy._distributed.rows import column_statistics
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._net.net import SkorchNet
@@ -25,7 +26,7 @@ from sknoisy._stages.selection import (
 )
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._support.labels import as_label_array
-from sknoisy._support.random import draw_seed
+from sknoisy._support.random import draw_seed, seed_of_process
 from sknoisy._support.validation import parameter_error
 from sknoisy._training.annotators import AnnotatorStream
 from sknoisy._training.noise_estimates import MANY_CLASSES
@@ -133,9 +134,8 @@ class Stream:
         """Let the default network standardise its input by all rows so far."""
         hidden = net.network.hidden
         if self.columns is not None and isinstance(hidden, MLP):
-            self.columns = copy.deepcopy(self.columns)  # the old ones are put back after a fault
-            for part, weight in data.parts():
-                self.columns.update(part, weight)
+            # The old ones are put back after a fault.
+            self.columns = column_statistics(data, net.group, self.columns)
             hidden.restandardize(self.columns.mean, self.columns.scale)
 
     def full_block(self, n_classes: int, *new: np.ndarray) -> list[np.ndarray] | None:
@@ -184,7 +184,16 @@ class Stream:
             return hard_start(log_proba, target, weight)
         if config.transition_init == "cluster":
             return cluster_start(log_proba, target, weight, random_state=seed)
-        start = start_from_block(log_proba, target, weight, seed, compare=config.select_noise_model)
+        start = net.group.once(
+            partial(
+                start_from_block,
+                log_proba,
+                target,
+                weight,
+                seed,
+                compare=config.select_noise_model,
+            )
+        )
         self.misses = 0
         if start is None:
             return None
@@ -222,7 +231,7 @@ class Stream:
             return
         joint, alone = Candidate("s"), Candidate("baseline")
         for candidate, at in ((joint, 0), (alone, 2)):
-            fit = sharpen(block[at], block[at + 1], block[-1])
+            fit = net.group.once(partial(sharpen, block[at], block[at + 1], block[-1]))
             candidate.judge(fit.log_likelihood, block[-1])
         gain, error = joint.gain(alone)
         self.misses += 1
@@ -321,6 +330,8 @@ def fit_chunk(
             "`y` must say who gave each label, as in the calls before: pass `annotators`, or a "
             "column for each annotator."
         )
+    if not net.group.is_first:
+        torch.manual_seed(seed_of_process(torch.initial_seed(), net.group.rank))
     stream.standardize(net, data)
     if stream.baseline is not None:
         stream.judge(net, data, config)

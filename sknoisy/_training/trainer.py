@@ -100,7 +100,7 @@ class Trainer:
         else:
             self._finish(self._select())
         last = self.chosen
-        if last is not None and last.last_change is not None:
+        if last is not None and last.last_change is not None and self.net.group.is_first:
             config = self.config
             warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=8)
 
@@ -184,7 +184,8 @@ class Trainer:
         """
         tried, last = list[Candidate](), best
         for _ in range(_MOST_RECOUNTS):
-            name, estimate = self.estimator.recount(self._predictor(last))
+            predict = self._predictor(last)
+            name, estimate = self.net.group.lead(self.estimator.recount, predict)
             start = with_own_label_likeliest(estimate.transition)
             if name != "sparse" and not self._is_likelier_beside(last, name, start):
                 break
@@ -323,7 +324,7 @@ class Trainer:
         if not self.folds or self.estimator.supported.sum() < 2:
             return []
         began = time.perf_counter()
-        estimates = self.estimator.estimates(self._predictor(plain))
+        estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:

@@ -177,10 +177,10 @@ class TrustedTrainer(Trainer):
         if self.config.counts_confusion:
             return super()._starts(plain)
         counts = self._trusted_counts(plain)
-        estimator, predict = self.estimator, self._predictor(plain)
+        estimator, predict, group = self.estimator, self._predictor(plain), self.net.group
         matrices = {
-            name: named_by_counts(estimate.transition, counts)
-            for name, estimate in estimator.estimates(predict).items()
+            name: named_by_counts(found.transition, counts)
+            for name, found in group.lead(estimator.estimates, predict).items()
         }
         best = max(matrices, key=lambda name: explained_counts(matrices[name], counts))
         starts = {name: matrices[name] for name in (next(iter(matrices)), best)}
@@ -188,7 +188,8 @@ class TrustedTrainer(Trainer):
         if self.data.n_classes <= MANY_CLASSES:
             among = counted[np.ix_(estimator.supported, estimator.supported)]
             start = partial(trusted_start, counts=among, random_state=self.seed)
-            starts["trusted"] = estimator.estimate(start, predict).transition
+            estimate = partial(estimator.estimate, start)
+            starts["trusted"] = group.lead(estimate, predict).transition
         starts["counted"] = expected_transition(counted)
         return [
             (name, found)

@@ -1,0 +1,1 @@
+"""One fit in several processes of a group of ``torch.distributed``."""
