@@ -237,7 +237,8 @@ class LeanNet(NeuralNetClassifier):
         if iterator is None:
             return
         keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-        if uses_batch_hooks(self.callbacks_):
+        told = uses_batch_hooks(self.callbacks_)
+        if told:
             with self._averaged_gradients(training):
                 super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             rows = [row for row in self.history[-1]["batches"] if keys[0] in row]
@@ -257,9 +258,10 @@ class LeanNet(NeuralNetClassifier):
             found = list(zip(values.cpu().double().tolist(), sizes, strict=True))
             found = found if training else self._of_all_shares(found)
             self.history[-1]["batches"] += [dict(zip(keys, pair, strict=True)) for pair in found]
+        losses, rows = np.array(found).T
+        self._record_loss(keys[0], float(np.average(losses, weights=rows)))
+        if not told:
             self.history.record(f"{prefix}_batch_count", len(found))
-        losses, sizes = np.array(found).T
-        self._record_loss(keys[0], float(np.average(losses, weights=sizes)))
 
     def _size_of(self, y: Tensor) -> int | Tensor:
         """Return how many rows the batch has that was trained on last, in all processes."""
