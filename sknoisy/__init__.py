@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sknoisy._classifier.classifier import NoisyLabelClassifier
     from sknoisy._classifier.persistence import SKOPS_TRUSTED_TYPES, load_model, save_model
     from sknoisy._data.indexable import IndexableDataset
+    from sknoisy._distributed.predictions import split_predictions
     from sknoisy._meta.meta_classifier import NoisyLabelMetaClassifier
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "metrics",
     "noise",
     "save_model",
+    "split_predictions",
 ]
 
 # Imported when they are asked for: noise, metrics and inspection need no torch.
@@ -40,6 +42,7 @@ _HOME = {
     "SKOPS_TRUSTED_TYPES": "sknoisy._classifier.persistence",
     "load_model": "sknoisy._classifier.persistence",
     "save_model": "sknoisy._classifier.persistence",
+    "split_predictions": "sknoisy._distributed.predictions",
 }
 
 

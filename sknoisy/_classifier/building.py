@@ -237,7 +237,7 @@ def build_net(
     net.initialize()
     # For callbacks that look whether the module has the size of the data.
     sizes = input_sizes(net.callbacks_, _array_like(data))
-    vars(net).update({f"module__{name}": size for name, size in sizes.items()})
+    net.__dict__.update({f"module__{name}": size for name, size in sizes.items()})
     if classifier.noise_model == "c":
         check_feature_noise_fits(
             data.n_classes,

@@ -19,6 +19,7 @@ from sknoisy._data.batches import RowDataset
 from sknoisy._data.indexable import as_indexable
 from sknoisy._data.training_data import NUMPY_TYPES, collate_fn_of, row_dataset
 from sknoisy._data.validation import asks_for_integers, check_rows
+from sknoisy._distributed.predictions import split_over_processes
 from sknoisy._model import equations as F
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.noise_layers import ClassTransition, NoiseLayer
@@ -40,6 +41,7 @@ class PredictionMixin(DocumentationLinkMixin):
     classes_: np.ndarray
     _log_class_weight: np.ndarray
 
+    @split_over_processes
     @plain_torch()
     def predict(self, X: Any) -> np.ndarray:
         """Predict the true label.
@@ -55,6 +57,7 @@ class PredictionMixin(DocumentationLinkMixin):
         best = self._weighted_log_proba(X).argmax(dim=1).numpy()
         return self.classes_[best]
 
+    @split_over_processes
     @plain_torch()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the true label, ``p(y=i|x)``.
@@ -78,6 +81,7 @@ class PredictionMixin(DocumentationLinkMixin):
             start += len(part)
         return proba.numpy()
 
+    @split_over_processes
     @plain_torch()
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the probabilities of the true label.
@@ -93,6 +97,7 @@ class PredictionMixin(DocumentationLinkMixin):
         log_proba = self._weighted_log_proba(X)
         return (log_proba - log_proba.exp().sum(dim=1, keepdim=True).log()).numpy()
 
+    @split_over_processes
     @plain_torch()
     @torch.no_grad()
     def predict_noisy_proba(self, X: Any) -> np.ndarray:
@@ -112,6 +117,7 @@ class PredictionMixin(DocumentationLinkMixin):
         parts = [noise.noisy_log_proba(*batch).exp_().clamp_(max=1) for batch in batches]
         return torch.cat(parts).numpy()
 
+    @split_over_processes
     @plain_torch()
     @torch.no_grad()
     def predict_transition(self, X: Any) -> np.ndarray:
@@ -148,6 +154,7 @@ class PredictionMixin(DocumentationLinkMixin):
                 start += len(rows)
         return transition
 
+    @split_over_processes
     @plain_torch()
     def label_posterior(self, X: Any, y: Any, *, annotators: Any = None) -> np.ndarray:
         """Posterior of the true label, given the features and the observed label or labels.
@@ -172,6 +179,7 @@ class PredictionMixin(DocumentationLinkMixin):
         clean_log_proba, log_likelihood = self._label_factors(X, y, annotators)
         return F.label_posterior(torch.from_numpy(clean_log_proba + log_likelihood)).numpy()
 
+    @split_over_processes
     @plain_torch()
     @torch.no_grad()
     def _label_factors(

@@ -182,12 +182,8 @@ class TrainingData:
         first = 0 if self.first is None else self.first
         weight = None if self.weight is None else self.weight[first : first + self.X.shape[0]]
         if not isinstance(self.X, IndexableDataset):
-            whole = (start, stop) == (0, self.X.shape[0])
-            rows = slice(start, stop)
-            yield (self.X, weight) if whole else (
-                self.X[rows],
-                None if weight is None else weight[rows],
-            )
+            part = self.X if stop - start == self.X.shape[0] else self.X[start:stop]
+            yield part, None if weight is None else weight[start:stop]
             return
         for rows in gen_batches(stop - start, _ROWS_OF_A_PART):
             rows = slice(start + rows.start, start + rows.stop)

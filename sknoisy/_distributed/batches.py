@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from sknoisy._data.batches import ArrayBatches, ArrayDataset, Batch, RowDataset, batch_bounds
-from sknoisy._data.batches import make_batches
+from sknoisy._data.batches import (
+    ArrayBatches,
+    ArrayDataset,
+    Batch,
+    RowDataset,
+    batch_bounds,
+    make_batches,
+)
 from sknoisy._data.fetched_rows import map_tensors
 from sknoisy._distributed.group import Group
 from sknoisy._distributed.shares import Share

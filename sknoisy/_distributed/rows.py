@@ -129,7 +129,7 @@ def rows_of_process(data: TrainingData) -> TrainingData:
     """Return the rows that this process holds as data of their own."""
     if data.first is None:
         return data
-    own = slice(data.first, data.first + data.X.shape[0])
+    own = np.arange(data.first, data.first + data.X.shape[0])
     trusted, answers = data.trusted, data.answers
     return replace(
         data,

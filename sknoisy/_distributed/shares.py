@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -58,10 +59,11 @@ class Share(NamedTuple):
             sizes = before[torch.tensor(bounds)].diff().tolist()
             return list(order[kept].split(sizes))
         rank, size = self.group.rank, self.group.size
-        pairs = zip(bounds, bounds[1:], strict=False)
         return [
-            order[start + (stop - start) * rank // size : start + (stop - start) * (rank + 1) // size]
-            for start, stop in pairs
+            order[
+                start + (stop - start) * rank // size : start + (stop - start) * (rank + 1) // size
+            ]
+            for start, stop in pairwise(bounds)
         ]
 
     def collect(self, values: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from sknoisy._data.batches import (
 )
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._distributed.batch_norm import synchronised_batch_norm
-from sknoisy._distributed.batches import rows_of_pass, shared_batches
+from sknoisy._distributed.batches import rows_of_pass
 from sknoisy._distributed.gradients import GradientMean
 from sknoisy._distributed.group import ALONE, Group
 from sknoisy._model.closed_form import backward_pass
@@ -175,7 +175,10 @@ class LeanNet(NeuralNetClassifier):
         X, y = batch
         if self._gradient_mean is not None and not len(y):
             loss = self._backward_without_rows(X)
-            step = {"loss": loss, "y_pred": [loss.new_zeros(0, self.network.head.out_features)]}
+            step: dict[str, Any] = {
+                "loss": loss,
+                "y_pred": [loss.new_zeros(0, self.network.head.out_features)],
+            }
         else:
             step = super().train_step_single(batch, **fit_params)
         if self._gradient_mean is not None:
@@ -237,39 +240,36 @@ class LeanNet(NeuralNetClassifier):
         if iterator is None:
             return
         keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-        told = uses_batch_hooks(self.callbacks_)
-        if told:
+        if uses_batch_hooks(self.callbacks_):
             with self._averaged_gradients(training):
                 super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            rows = [row for row in self.history[-1]["batches"] if keys[0] in row]
-            for row, size in zip(rows, self._sizes, strict=False):
-                row[keys[1]] = size
+            batches = [batch for batch in self.history[-1]["batches"] if keys[0] in batch]
+            for batch, size in zip(batches, self._sizes, strict=False):
+                batch[keys[1]] = size
             self._sizes = ()
-            found = [(row[keys[0]], row[keys[1]]) for row in rows]
-            if self._group.sharded and not training:
-                found = self._of_all_shares(found)
-        else:
-            self._set_training(training)
-            with self._averaged_gradients(training):
-                step = self._lean_step() if training else self._lean_evaluation
-                steps = [(step(X, y).detach(), self._size_of(y)) for X, y in iterator]
-            values = torch.stack([loss for loss, _ in steps]) if steps else torch.empty(0)
-            sizes = [int(size) for _, size in steps]
-            found = list(zip(values.cpu().double().tolist(), sizes, strict=True))
-            found = found if training else self._of_all_shares(found)
-            self.history[-1]["batches"] += [dict(zip(keys, pair, strict=True)) for pair in found]
-        losses, rows = np.array(found).T
-        self._record_loss(keys[0], float(np.average(losses, weights=rows)))
-        if not told:
-            self.history.record(f"{prefix}_batch_count", len(found))
+            pairs = [(batch[keys[0]], batch[keys[1]]) for batch in batches]
+            shared = self._group.sharded and not training
+            self._record_loss(keys[0], self._of_all_shares(pairs) if shared else pairs)
+            return
+        self._set_training(training)
+        with self._averaged_gradients(training):
+            step = self._lean_step() if training else self._lean_evaluation
+            steps = [(step(X, y).detach(), self._size_of(y)) for X, y in iterator]
+        losses = torch.stack([loss for loss, _ in steps]) if steps else torch.empty(0)
+        sizes = [int(size) for _, size in steps]
+        pairs = list(zip(losses.cpu().double().tolist(), sizes, strict=True))
+        pairs = pairs if training else self._of_all_shares(pairs)
+        self.history[-1]["batches"] += [dict(zip(keys, pair, strict=True)) for pair in pairs]
+        self._record_loss(keys[0], pairs)
+        self.history.record(f"{prefix}_batch_count", len(pairs))
 
     def _size_of(self, y: Tensor) -> int | Tensor:
         """Return how many rows the batch has that was trained on last, in all processes."""
         return len(y) if self._gradient_mean is None else self._gradient_mean.n_rows
 
-    def _of_all_shares(self, found: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    def _of_all_shares(self, pairs: list[tuple[float, int]]) -> list[tuple[float, int]]:
         """Return losses and sizes of the batches of held-out rows in all processes."""
-        return [pair for share in self._group.gather(found) for pair in share]
+        return [pair for share in self._group.gather(pairs) for pair in share]
 
     @contextmanager
     def _averaged_gradients(self, training: bool) -> Iterator[None]:
@@ -299,8 +299,10 @@ class LeanNet(NeuralNetClassifier):
         weight = self.network.head.weight
         return torch.zeros((), dtype=weight.dtype, device=weight.device)
 
-    def _record_loss(self, name: str, loss: float) -> None:
-        """Record the loss of an epoch, and whether it is the lowest of the stage."""
+    def _record_loss(self, name: str, pairs: list[tuple[float, int]]) -> None:
+        """Record the mean of losses of batches of so many rows, and whether it is the lowest."""
+        losses, sizes = np.array(pairs).T
+        loss = float(np.average(losses, weights=sizes))
         best = loss < self._lowest.get(name, np.inf)
         self._lowest = self._lowest | {name: loss} if best else self._lowest
         self.history.record(name, loss)

@@ -195,6 +195,8 @@ class SkorchNet(LeanNet):
             best.restore()
             self.notify("on_train_end", X=train.data, y=train.target)
             self._share_weights()
+            if group.size > 1:  # a checkpoint may have been loaded, in the first process only
+                self.history_ = History(group.once(lambda: list(self.history)))
             progress.end_stage()
             self._past, self.history_ = [], self.whole_history()
             return StageEnd(best.best_epoch or n_epochs, stop, best.lowest)
@@ -372,8 +374,8 @@ class SkorchNet(LeanNet):
     def _without_training(self) -> dict[str, Any]:
         left_out = ("optimizer_", "callbacks__")
         kept = {name: v for name, v in vars(self).items() if not name.startswith(left_out)}
-        without = {"module": None, "callbacks": None, "callbacks_": [], "_best_epoch": None}
-        return kept | without | _OF_PROCESSES
+        kept |= {"module": None, "callbacks": None, "callbacks_": [], "_best_epoch": None}
+        return kept | _OF_PROCESSES
 
     # What is kept in a file
 
@@ -391,7 +393,7 @@ class SkorchNet(LeanNet):
         state["device"] = str(get_map_location(state["device"]))  # warns if it is not there
         self.__dict__.update(state, history_=History(as_rows(columns)), _log=StageLog(), _past=[])
         self._best_epoch = None
-        vars(self).update(_OF_PROCESSES)
+        self.__dict__.update(_OF_PROCESSES)
         self._initialize_virtual_params()
         if parts is not None:
             self.__dict__["module_"] = network_from_arrays(parts, self.device)

@@ -141,9 +141,7 @@ class AnnotatorTrainer(Trainer):
         if self.folds:
             predictions, parts = self._predictions(candidate), self._parts()
             log_likelihood = self.net.group.once(
-                lambda: explained_log_likelihood(
-                    predictions, self.answers, self.data.weight, parts
-                )
+                lambda: explained_log_likelihood(predictions, self.answers, self.data.weight, parts)
             )
             self._judge_by_checked(log_likelihood, candidate)
             candidate.judge(log_likelihood, self.data.weight)
