@@ -174,7 +174,7 @@ class ProcessGroup(Group):
 
     def add_up(self, values: Tensor) -> None:
         """Replace a tensor by its sum over all processes; see `Group`."""
-        if values.is_cuda and dist.get_backend() == "nccl":
+        if values.is_cuda and "nccl" in dist.get_backend_config():
             # Who is gone is noticed here, and not by a kernel that waits for it.
             self._run(dist.all_reduce, torch.zeros(1))
             dist.all_reduce(values)
