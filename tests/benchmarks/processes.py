@@ -32,9 +32,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from contenders import PROBLEMS, make_problem
-from skorch.callbacks import Callback
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from skorch.callbacks import Callback
 from torch import multiprocessing
 
 from sknoisy import NoisyLabelClassifier

@@ -15,12 +15,13 @@ from sknoisy import NoisyLabelClassifier
 from sknoisy._distributed import joining
 
 PARAMS = {"hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0, "batch_size": 16}
+PARAMS |= {"noise_model": None, "early_stopping": False}  # one stage
 
 
 class Raise(Callback):
     """Do something bad in an epoch of one process."""
 
-    def __init__(self, what, rank, epoch=4):
+    def __init__(self, what, rank, epoch=2):
         self.what = what
         self.rank = rank
         self.epoch = epoch
@@ -101,7 +102,7 @@ def test_bad_rows_in_one_process(two, method, bounds):
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_an_exception_or_ctrl_c_in_an_epoch(three, error, named, method):
     # A stream takes new callbacks with a new optimiser.
-    change = {"callbacks": [Raise(error, 1, 4 if method == "fit" else 1)], "lr": 0.02}
+    change = {"callbacks": [Raise(error, 1, 2 if method == "fit" else 1)], "lr": 0.02}
     outcomes = three.run(attempt, change, (), method)
     lost = "LostProcessError", named
     check_failed(outcomes, [lost, (error.__name__, "on purpose"), lost])

@@ -39,7 +39,9 @@ def _context():
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sknoisy._classifier.classifier", "torch.distributed"])
+    # The last one is what torch imports in a first step.
+    modules = ["sknoisy._classifier.classifier", "torch.distributed", "torch._dynamo"]
+    context.set_forkserver_preload(modules)
     return context
 
 
