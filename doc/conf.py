@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(paper|study)/",
+    "ignore_pattern": r"(launch|paper|study)/",
     "doc_module": ("sknoisy",),
     "reference_url": {"sknoisy": None},
     "backreferences_dir": "generated/backreferences",
