@@ -18,12 +18,7 @@ from skorch.callbacks import Callback
 from skorch.utils import to_device
 from torch import Tensor, nn
 
-from sknoisy._data.batches import (
-    ArrayBatches,
-    ArrayDataset,
-    RowDataset,
-    ordered_batches,
-)
+from sknoisy._data.batches import ArrayBatches, ArrayDataset, RowDataset, ordered_batches
 from sknoisy._data.sparse_rows import SparseRows
 from sknoisy._distributed.batch_norm import synchronised_batch_norm
 from sknoisy._distributed.batches import rows_of_pass

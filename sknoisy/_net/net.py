@@ -12,10 +12,7 @@ from skorch.history import History
 from skorch.utils import get_map_location
 from torch import Tensor
 
-from sknoisy._data.batches import (
-    RowDataset,
-    shuffled_batches,
-)
+from sknoisy._data.batches import RowDataset, shuffled_batches
 from sknoisy._distributed.batches import rows_of_pass, shared_batches
 from sknoisy._distributed.group import ALONE
 from sknoisy._model.network import NoisyLabelModule
