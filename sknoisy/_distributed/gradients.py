@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from sknoisy._distributed.group import Group
 
+Kind = tuple[torch.dtype, torch.device]
+
 
 class GradientMean:
     """Average gradients and losses over the processes, weighted by the rows of their batches.
@@ -30,12 +32,11 @@ class GradientMean:
     def __init__(self, group: Group, parameters: Iterable[nn.Parameter]) -> None:
         self.group = group
         self.n_rows: Tensor = torch.zeros(())
-        weights = [weight for weight in parameters if weight.requires_grad]
-        kinds = dict.fromkeys((_real_type(weight), weight.device) for weight in weights)
-        self.parts = [
-            [weight for weight in weights if (_real_type(weight), weight.device) == kind]
-            for kind in kinds
-        ]
+        self._messages: dict[Kind, _Message] = {}
+        for weight in parameters:
+            if weight.requires_grad:
+                kind = _kind_of(weight)
+                self._messages.setdefault(kind, _Message(kind)).weights.append(weight)
 
     @torch.no_grad()
     def __call__(self, loss: Tensor, n_rows: int) -> Tensor:
@@ -53,61 +54,72 @@ class GradientMean:
         Tensor of shape ()
             Mean of the loss over the rows of all processes.
         """
-        sums = torch.tensor([float(n_rows), 0.0], dtype=loss.dtype, device=loss.device)
-        if n_rows:
-            sums[1] = loss * n_rows
-        for number, part in enumerate(self.parts):
-            first = part[0]
-            dtype = _real_type(first)
-            # Numbers of rows have more digits than half precision; they travel on their own then.
-            joins = number == 0 and dtype == loss.dtype and first.device == loss.device
-            flags = torch.tensor(
-                [float(n_rows > 0 and weight.grad is not None) for weight in part],
-                dtype=dtype,
-                device=first.device,
-            )
-            gradients = [_flat_gradient(weight, n_rows) for weight in part]
-            flat = torch.cat([*([sums] if joins else []), flags, *gradients])
-            self.group.add_up(flat)
-            if joins:
-                sums, flat = flat[:2], flat[2:]
-            elif number == 0:
-                self.group.add_up(sums)
-            flags, flat = flat[: len(part)], flat[len(part) :]
-            self._spread(part, flags, flat.div_(sums[0].to(dtype)))
-        if not self.parts:
-            self.group.add_up(sums)
-        self.n_rows = sums[0]
-        return sums[1] / sums[0]
+        # Of the type of the loss, since numbers of rows have more digits than half precision.
+        kind = _kind_of(loss)
+        first = self._messages.setdefault(kind, _Message(kind))
+        for message in sorted(self._messages.values(), key=lambda message: message is not first):
+            message.write(loss if message is first else None, n_rows)
+            self.group.add_up(message.content)
+            if message is first:
+                self.n_rows = message.content[0].clone()
+            message.read(self.n_rows)
+        return first.content[1].clone()
 
-    @staticmethod
-    def _spread(part: list[nn.Parameter], flags: Tensor, mean: Tensor) -> None:
-        """Give weights the gradients that are side by side in a tensor."""
-        sizes = [weight.numel() * (2 if weight.is_complex() else 1) for weight in part]
-        for i, (weight, gradient) in enumerate(zip(part, mean.split(sizes), strict=True)):
-            if weight.grad is None and not flags[i]:
-                continue
-            if weight.is_complex():
-                weight.grad = torch.view_as_complex(gradient.view(*weight.shape, 2))
+
+class _Message:
+    """Numbers of rows, the loss, which weights have a gradient, and gradients, side by side."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.weights: list[nn.Parameter] = []
+        self._content: Tensor | None = None
+        self._gradients: list[Tensor] = []
+
+    @property
+    def content(self) -> Tensor:
+        """All numbers, a tensor of one dimension."""
+        if self._content is None:
+            sizes = [weight.numel() * (1 + weight.is_complex()) for weight in self.weights]
+            dtype, device = self.kind
+            n_before = 2 + len(sizes)
+            self._content = torch.zeros(n_before + sum(sizes), dtype=dtype, device=device)
+            parts = self._content[n_before:].split(sizes) if sizes else []
+            self._gradients = [
+                torch.view_as_complex(part.view(*weight.shape, 2))
+                if weight.is_complex()
+                else part.view(weight.shape)
+                for weight, part in zip(self.weights, parts, strict=True)
+            ]
+        return self._content
+
+    def write(self, loss: Tensor | None, n_rows: int) -> None:
+        """Fill in the sums over the rows of this process."""
+        content = self.content
+        given = [weight.grad if n_rows else None for weight in self.weights]
+        content[0] = n_rows
+        content[1] = 0.0 if loss is None or not n_rows else loss * n_rows
+        content[2 : 2 + len(given)] = torch.tensor([float(g is not None) for g in given])
+        for gradient, place in zip(given, self._gradients, strict=True):
+            if gradient is None:
+                place.zero_()
+            elif gradient.layout != torch.strided:
+                raise ValueError(
+                    "`module` must have dense gradients to be trained in several processes; got "
+                    "a sparse one. Make its layers with sparse=False, or set distributed=False."
+                )
             else:
-                weight.grad = gradient.view(weight.shape)
+                torch.mul(gradient, n_rows, out=place)
+
+    def read(self, n_rows: Tensor) -> None:
+        """Give the weights their mean gradients, from the sums over the rows of all processes."""
+        content, n_before = self.content, 2 + len(self.weights)
+        content[1] /= n_rows
+        content[n_before:] /= n_rows.to(content)
+        for i, (weight, gradient) in enumerate(zip(self.weights, self._gradients, strict=True)):
+            if weight.grad is not None or content[2 + i]:
+                weight.grad = gradient
 
 
-def _real_type(weight: Tensor) -> torch.dtype:
-    return weight.dtype.to_real() if weight.is_complex() else weight.dtype
-
-
-def _flat_gradient(weight: nn.Parameter, n_rows: int) -> Tensor:
-    """Return the sum of the gradients of the rows, zero without rows or gradient."""
-    gradient = weight.grad
-    if gradient is None or not n_rows:
-        size = weight.numel() * (2 if weight.is_complex() else 1)
-        return torch.zeros(size, dtype=_real_type(weight), device=weight.device)
-    if gradient.layout != torch.strided:
-        raise ValueError(
-            "`module` must have dense gradients to be trained in several processes; got a sparse "
-            "one. Make its layers with sparse=False, or set distributed=False."
-        )
-    if gradient.is_complex():
-        gradient = torch.view_as_real(gradient)
-    return gradient.reshape(-1) * n_rows
+def _kind_of(weight: Tensor) -> Kind:
+    dtype = weight.dtype.to_real() if weight.is_complex() else weight.dtype
+    return dtype, weight.device

@@ -8,12 +8,15 @@ against one process with one thread::
     OMP_NUM_THREADS=1 python tests/benchmarks/processes.py
     OMP_NUM_THREADS=1 python tests/benchmarks/processes.py --digits
 
-They take turns, and the median of the turns is printed, after one that does not count. "rows" is
-thousands of rows a second, all epochs together. With ``--size auto`` a step has as many rows in
-several processes as in one, otherwise as many in each of them. ``--kill`` says how long it takes
-the other process to end when one of two is killed in an epoch. ``--digits`` prints the accuracy on
-clean labels of scikit-learn's digits, mean and standard deviation over five seeds, that of one
-process beside that of several. The load of the machine is printed before and after.
+They take turns, and the median of the turns is printed, after one that does not count: seconds of
+a fit in one process while the others do nothing, of one fit in all processes, and of a fit in each
+process by itself at the same time, which says what the machine can do at most. "ratio" is how many
+times as many rows a second are trained on as in one process, and "most" what it could be. With
+``--size auto`` a step has as many rows in several processes as in one, otherwise as many in each of
+them. ``--kill`` says how long it takes the other process to end when one of two is killed in an
+epoch. ``--digits`` prints the accuracy on clean labels of scikit-learn's digits, mean and standard
+deviation over five seeds, that of one process beside that of several. The load of the machine is
+printed before and after.
 """
 
 from __future__ import annotations
@@ -59,41 +62,35 @@ class Kill(Callback):
 
 
 def throughput(rank: int, arguments: argparse.Namespace, results: Any) -> None:
-    """Fit with this process alone and with all of them in turn."""
+    """Fit in the first process, in all of them together, and in each by itself, in turn."""
     problem = make_problem(**PROBLEMS[arguments.problem])
     size = "auto" if arguments.size == "auto" else int(arguments.size)
-    for name, params in {
-        "None": {"noise_model": None},
-        "s": {"transition_init": "confusion"},
-    }.items():
-        seconds: dict[Any, list[float]] = {False: [], "auto": []}
+    networks = {"None": {"noise_model": None}, "s": {"transition_init": "confusion"}}
+    for name, params in networks.items():
+        seconds: dict[str, list[float]] = {"one": [], "several": [], "each": []}
         for turn in range(arguments.turns + 1):
-            for distributed in seconds:
-                dist.barrier()
-                if not distributed and rank:  # the processor is that of the first process
-                    dist.barrier()
-                    continue
+            for way, found in seconds.items():
                 classifier = NoisyLabelClassifier(
                     hidden_layer_sizes=problem.hidden_layer_sizes,
                     max_epochs=problem.n_epochs,
                     batch_size=size,
                     early_stopping=True,
-                    distributed=distributed,
+                    distributed="auto" if way == "several" else False,
                     random_state=0,
                     **params,
                 )
+                dist.barrier()
                 began = time.perf_counter()
-                classifier.fit(problem.X, problem.y)
-                if not distributed:
-                    dist.barrier()
+                if way != "one" or rank == 0:
+                    classifier.fit(problem.X, problem.y)
+                dist.barrier()
                 if turn:
-                    seconds[distributed].append(time.perf_counter() - began)
+                    found.append(time.perf_counter() - began)
         if rank == 0:
-            n_rows = 0.9e-3 * len(problem.X) * classifier.n_iter_
-            one, several = (statistics.median(seconds[key]) for key in (False, "auto"))
+            one, several, each = (statistics.median(found) for found in seconds.values())
             results.put(
-                f"{name:6}{classifier.n_iter_:8}{one:9.2f}{several:9.2f}{n_rows / one:9.1f}"
-                f"{n_rows / several:9.1f}{one / several:8.2f}"
+                f"{name:6}{classifier.n_iter_:8}{one:9.2f}{several:9.2f}{each:9.2f}"
+                f"{one / several:8.2f}{arguments.processes * one / each:8.2f}"
             )
 
 
@@ -158,7 +155,7 @@ def main() -> None:
     if arguments.digits:
         print(f"{'':16}{'one process':>16}{'several':>16}")
     elif not arguments.kill:
-        print(f"{'':6}{'epochs':>8}{'s, one':>9}{'several':>9}{'rows':>9}{'rows':>9}{'ratio':>8}")
+        print(f"{'':6}{'epochs':>8}{'s, one':>9}{'several':>9}{'each':>9}{'ratio':>8}{'most':>8}")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
