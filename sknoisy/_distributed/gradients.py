@@ -76,14 +76,21 @@ class _Message:
         self._gradients: list[Tensor] = []
 
     @property
+    def _n_before(self) -> int:
+        """How many numbers come before the gradients."""
+        n_before = 2 + len(self.weights)
+        return n_before + n_before % 2
+
+    @property
     def content(self) -> Tensor:
         """All numbers, a tensor of one dimension."""
         if self._content is None:
+            # Complex numbers lie at even places: they come first.
+            self.weights.sort(key=lambda weight: not weight.is_complex())
             sizes = [weight.numel() * (1 + weight.is_complex()) for weight in self.weights]
             dtype, device = self.kind
-            n_before = 2 + len(sizes)
-            self._content = torch.zeros(n_before + sum(sizes), dtype=dtype, device=device)
-            parts = self._content[n_before:].split(sizes) if sizes else []
+            self._content = torch.zeros(self._n_before + sum(sizes), dtype=dtype, device=device)
+            parts = self._content[self._n_before :].split(sizes) if sizes else []
             self._gradients = [
                 torch.view_as_complex(part.view(*weight.shape, 2))
                 if weight.is_complex()
@@ -112,9 +119,9 @@ class _Message:
 
     def read(self, n_rows: Tensor) -> None:
         """Give the weights their mean gradients, from the sums over the rows of all processes."""
-        content, n_before = self.content, 2 + len(self.weights)
+        content = self.content
         content[1] /= n_rows
-        content[n_before:] /= n_rows.to(content)
+        content[self._n_before :] /= n_rows.to(content)
         for i, (weight, gradient) in enumerate(zip(self.weights, self._gradients, strict=True)):
             if weight.grad is not None or content[2 + i]:
                 weight.grad = gradient
