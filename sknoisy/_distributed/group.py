@@ -53,7 +53,10 @@ class Group:
         return self.rank == 0
 
     def once(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns in the first process; it is called there only."""
+        """Return what a function returns in the first process; it is called there only.
+
+        What it changes is changed in the first process only.
+        """
         return function()
 
     def lead(self, function: Callable[[Predict], Result], predict: Predict) -> Result:

@@ -186,6 +186,7 @@ class Trainer:
         for _ in range(_MOST_RECOUNTS):
             predict = self._predictor(last)
             name, estimate = self.net.group.lead(self.estimator.recount, predict)
+            self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
             start = with_own_label_likeliest(estimate.transition)
             if name != "sparse" and not self._is_likelier_beside(last, name, start):
                 break

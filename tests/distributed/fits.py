@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.datasets import make_classification
+from sklearn.datasets import load_digits, make_classification
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -77,6 +77,11 @@ def arguments_of(kind, at):
         return (Items(at),), {}
     if kind == "arrays":
         return (IndexableDataset(torch.from_numpy(X)), noisy), {}
+    if kind == "few rows of each":
+        X, y = load_digits(return_X_y=True)
+        X, y = X[:N] / 16, y[:N]
+        noisy = corrupt_labels(y, pair_transition(10, 0.3), random_state=0)
+        return (X[at], noisy[at]), {}
     if kind == "strings":
         return (X, np.array(["a", "b", "c"])[noisy]), {}
     if kind == "sparse":
