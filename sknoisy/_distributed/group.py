@@ -36,21 +36,19 @@ class Group:
         Number of processes.
     sharded : bool
         Whether each process holds rows of its own, and not all of them the same.
-    phase : str
-        What the fit is doing, for messages.
     """
 
     rank = 0
     size = 1
     sharded = False
 
-    def __init__(self) -> None:
-        self.phase = "at the beginning"
-
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that decides, logs and warns."""
         return self.rank == 0
+
+    def enter(self, phase: str) -> None:
+        """Take note of what the fit does next, for messages."""
 
     def once(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns in the first process; it is called there only.
@@ -126,13 +124,17 @@ class ProcessGroup(Group):
         *,
         sharded: bool = False,
     ) -> None:
-        super().__init__()
         self.channel = channel
         self.on_loss = on_loss
+        self.phase = "at the beginning"
         self._work: Any = None
         self.sharded = sharded
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+
+    def enter(self, phase: str) -> None:
+        """Take note of what the fit does next; see `Group`."""
+        self.phase = phase
 
     def once(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns in the first process; see `Group`."""

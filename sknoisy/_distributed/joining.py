@@ -52,7 +52,7 @@ def joined_processes(distributed: Any) -> Iterator[None]:
         token = _group.set(group)
         try:
             yield
-            group.phase = "at the end"
+            group.enter("at the end")
             group.gather(None)
         finally:
             _group.reset(token)

@@ -62,7 +62,7 @@ def split_over_processes(predict: Method) -> Method:
             group = current_group()
             if group.size == 1:
                 return predict(estimator, X, *args, **kwargs)
-            group.phase = "in a prediction"
+            group.enter("in a prediction")
             X = as_indexable(X, several=getattr(estimator, "_input_names", None) is not None)
             n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
             start, stop = (n_rows * rank // group.size for rank in (group.rank, group.rank + 1))

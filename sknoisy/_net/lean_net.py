@@ -28,7 +28,7 @@ from sknoisy._model.closed_form import backward_pass
 from sknoisy._model.loss import Objective, label_factors
 from sknoisy._model.network import MLP, NoisyLabelModule
 from sknoisy._model.noise_layers import LabelFactors
-from sknoisy._net.callbacks import CallbackDataset, uses_batch_hooks
+from sknoisy._net.callbacks import CallbackDataset
 from sknoisy._net.optimizers import fused_by_default, leave_fused_step
 from sknoisy._support.memory import inference_batch_size
 from sknoisy._support.validation import check_patterns
@@ -91,7 +91,7 @@ class LeanNet(NeuralNetClassifier):
         self._lowest: dict[str, float] = {}
         self._group: Group = ALONE
         self._gradient_mean: GradientMean | None = None
-        self._runs_without_rows = False
+        self._runs_without_rows = self._told_of_batches = False
         self._sizes: Any = ()
 
     optimizer_: torch.optim.Optimizer
@@ -235,7 +235,7 @@ class LeanNet(NeuralNetClassifier):
         if iterator is None:
             return
         keys = (f"{prefix}_loss", f"{prefix}_batch_size")
-        if uses_batch_hooks(self.callbacks_):
+        if self._told_of_batches:
             with self._averaged_gradients(training):
                 super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             batches = [batch for batch in self.history[-1]["batches"] if keys[0] in batch]

@@ -50,6 +50,7 @@ _OF_PROCESSES: dict[str, Any] = {
     "_group": ALONE,
     "_gradient_mean": None,
     "_runs_without_rows": False,
+    "_told_of_batches": False,
     "_sizes": (),
 }
 
@@ -140,13 +141,16 @@ class SkorchNet(LeanNet):
             If the loss is not finite.
         """
         group = self.group
-        group.phase = f"in stage {stage!r}"
+        group.enter(f"in stage {stage!r}")
         with torch_threads(self._n_threads()):
             self._start_stage(stage, resume)
             datasets = {
-                "dataset_train": CallbackDataset(train),
-                "dataset_valid": valid and CallbackDataset(valid),
+                "dataset_train": self._for_callbacks(train),
+                "dataset_valid": valid and self._for_callbacks(valid),
             }
+            rows = {"X": train.data, "y": train.target}
+            if train.first is not None and train.target is not None:
+                rows["y"] = train.target[train.first :][: train.data.shape[0]]
             params = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
             batches = self._batches_of_epoch(train.for_training(), params, generator)
             held_out = None if valid is None else self._held_out(valid)
@@ -154,7 +158,7 @@ class SkorchNet(LeanNet):
             calibrated_loss = CalibratedLoss()
             stop = False
             progress.begin_stage(stage, max_epochs)
-            self.notify("on_train_begin", X=train.data, y=train.target)
+            self.notify("on_train_begin", **rows)
             self._share_weights()
             for _ in range(max_epochs):
                 progress.begin_epoch()
@@ -190,7 +194,7 @@ class SkorchNet(LeanNet):
                     break
             n_epochs = len(self.history)
             best.restore()
-            self.notify("on_train_end", X=train.data, y=train.target)
+            self.notify("on_train_end", **rows)
             self._share_weights()
             if group.size > 1:  # a checkpoint may have been loaded, in the first process only
                 self.history_ = History(group.once(lambda: list(self.history)))
@@ -237,9 +241,13 @@ class SkorchNet(LeanNet):
 
         Callbacks that want to hear of batches want all of them.
         """
-        if not uses_batch_hooks(self.callbacks_) or self.group.sharded:
+        if not self._told_of_batches or self.group.sharded:
             valid, _ = rows_of_pass(valid, self.group)
         return self.batches_of_pass(valid)
+
+    def _for_callbacks(self, rows: RowDataset) -> CallbackDataset:
+        """Return rows as callbacks see them, of shards those of this process."""
+        return CallbackDataset(rows_of_pass(rows, self.group)[0] if self.group.sharded else rows)
 
     def _share_weights(self) -> None:
         """Give the network the weights that it has in the first process."""
@@ -306,6 +314,8 @@ class SkorchNet(LeanNet):
             super().initialize_callbacks()
         if not self.group.is_first:
             self.callbacks_ = [named for named in self.callbacks_ if not writes(named[1])]
+        # The first process has all callbacks; the others go through the batches as it does.
+        self._told_of_batches = self.group.once(lambda: uses_batch_hooks(self.callbacks_))
         fit_to_stages(self.callbacks_, first=self._n_stages <= 1)
         return self
 

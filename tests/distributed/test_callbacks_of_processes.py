@@ -9,7 +9,14 @@ import torch
 import torch.distributed as dist
 from fits import N, arguments_of, part_of, rows, said
 from sklearn.callback import ProgressBar
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    LRScheduler,
+    PrintLog,
+)
 
 from sknoisy import NoisyLabelClassifier, split_predictions
 
@@ -95,6 +102,44 @@ def test_scores_of_held_out_rows_are_those_of_one_process(two):
         assert abs(mine["valid_loss"] - expected["valid_loss"]) < 1e-6
     np.testing.assert_allclose(outcomes[0]["proba"], one["proba"], atol=1e-4)
     check_same(two.run(fit_with, params, [0, 70, N]))
+
+
+class BatchLog(PrintLog):
+    """A logger, which is in the first process only, that wants to hear of batches."""
+
+    def on_batch_end(self, net, training=None, **kwargs):
+        self.n_batches = getattr(self, "n_batches", 0) + 1
+
+    def on_train_end(self, net, **kwargs):
+        net.history.record("n_batches", self.n_batches)
+
+
+class Rows(Callback):
+    """Note how many rows there are, and that labels belong to them."""
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        assert len(X) == len(y)
+
+    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        for dataset in (dataset_train, dataset_valid):
+            assert len(dataset.X) == len(dataset.y) == len(dataset)
+        net.history.record("rows", len(dataset_train) + len(dataset_valid))
+
+
+def test_a_logger_of_the_first_process_may_hear_of_batches(two):
+    params = {"callbacks": [BatchLog()], "max_epochs": 2, **HELD_OUT}
+    outcomes = two.run(fit_with, params)
+    check_same(outcomes)
+    assert outcomes[0]["history"][-1]["n_batches"] == 2 * (6 + 1)
+    check_same(two.run(fit_with, params, [0, 70, N]))
+
+
+def test_callbacks_see_the_rows_that_a_process_holds(two):
+    params = {"callbacks": [Rows()], "max_epochs": 1, **HELD_OUT}
+    for bounds, n_rows in ((None, N), ([0, 70, N], 70)):
+        outcomes = two.run(fit_with, params, bounds)
+        check_same(outcomes)
+        assert outcomes[0]["history"][0]["rows"] == n_rows
 
 
 def fit_with_progress(rank):

@@ -186,6 +186,19 @@ def test_without_distributed_a_process_fits_alone(two):
     np.testing.assert_array_equal(proba, fit_alone(0))
 
 
+def test_a_group_of_one_process_changes_nothing(tmp_path):
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    try:
+        args, _ = arguments_of("plain", slice(None))
+        for distributed in ("auto", "sharded"):
+            classifier = NoisyLabelClassifier(distributed=distributed, **PARAMS).fit(*args)
+            np.testing.assert_array_equal(classifier.predict_proba(rows()[0]), fit_alone(0))
+    finally:
+        dist.destroy_process_group()
+
+
 def fit_before_others(rank, limit):
     joining._MOST_SECONDS_TO_ARRIVE = limit
     joining._SECONDS_TO_WARN = 0.1
