@@ -223,9 +223,9 @@ class ProcessGroup(Group):
         try:
             self._work.wait(timedelta(seconds=_SECONDS_OF_A_WAIT))
         except RuntimeError:
-            if self._work.is_completed():
-                raise
-            return True
+            if not self._work.is_completed():
+                return True
+            self._work.wait()  # it may have ended just then; else this says what went wrong
         return False
 
     def close(self) -> None:

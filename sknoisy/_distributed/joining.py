@@ -129,9 +129,9 @@ class _Meeting:
             if isinstance(lost, LostProcessError):
                 raise
             missing = {0}  # which holds the store
-        who = ", ".join(map(str, sorted(missing))) or "another one"
+        who = f"process {', '.join(map(str, sorted(missing)))}" if missing else "another process"
         raise LostProcessError(
-            f"The fit ended {phase} in process {self.rank} of {self.size} because process {who} "
+            f"The fit ended {phase} in process {self.rank} of {self.size} because {who} "
             "no longer answers: it was killed, has crashed, or the connection is lost. The "
             f"estimator is as it was before the fit. ({error})"
         ) from error

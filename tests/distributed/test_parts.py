@@ -17,7 +17,7 @@ from sknoisy._data.indexable import IndexableDataset
 from sknoisy._distributed.batch_norm import synchronised_batch_norm
 from sknoisy._distributed.batches import shared_batches
 from sknoisy._distributed.gradients import GradientMean
-from sknoisy._distributed.group import ALONE, Group
+from sknoisy._distributed.group import ALONE, Group, ProcessGroup
 from sknoisy._distributed.shares import Share
 
 
@@ -161,6 +161,42 @@ def test_batch_normalisation_is_torchs(momentum):
     with synchronised_batch_norm(nn.Sequential(synchronised), Pretended(0, 2)):
         evaluated = synchronised(X)
     assert_allclose(evaluated.detach(), synchronised(X).detach(), atol=1e-12)
+
+
+class Work:
+    """A collective that ends in the moment after a wait for it has run out."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.n_waits = 0
+
+    def wait(self, *timeout):
+        self.n_waits += 1
+        if timeout:
+            raise RuntimeError("Operation timed out!")
+        if self.error is not None:
+            raise self.error
+
+    def is_completed(self):
+        return self.n_waits > 1
+
+
+def one_of_two(work, on_loss):
+    group = object.__new__(ProcessGroup)
+    vars(group).update(channel=None, on_loss=on_loss, phase="in a test", _work=None)
+    group._run(lambda tensor, **params: work, torch.zeros(1))
+
+
+def test_what_ends_just_when_a_wait_runs_out_is_no_loss():
+    work = Work()
+    one_of_two(work, lambda error, phase: pytest.fail(str(error)))
+    assert work.n_waits == 3
+
+
+def test_an_error_of_what_ends_just_when_a_wait_runs_out_is_told():
+    told = []
+    one_of_two(Work(RuntimeError("closed")), lambda error, phase: told.append((str(error), phase)))
+    assert told == [("closed", "in a test")]
 
 
 def test_a_pass_is_split_into_rows_that_follow_each_other():
