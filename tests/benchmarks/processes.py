@@ -8,10 +8,11 @@ against one process with one thread::
     OMP_NUM_THREADS=1 python tests/benchmarks/processes.py
     OMP_NUM_THREADS=1 python tests/benchmarks/processes.py --digits
 
-They take turns, and the median of the turns is printed, after one that does not count: seconds of
-a fit in one process while the others do nothing, of one fit in all processes, and of a fit in each
-process by itself at the same time, which says what the machine can do at most. "ratio" is how many
-times as many rows a second are trained on as in one process, and "most" what it could be. With
+They take turns, and medians are printed, after a turn that does not count: seconds of an epoch in
+one process while the others do nothing, of one fit in all processes, and of a fit in each process
+by itself at the same time, which says what the machine can do at most. "ratio" is how many times
+as many rows a second are trained on as in one process, "most" what it could be, and "fit" the ratio
+of whole fits, with what each process does for itself before and after. With
 ``--size auto`` a step has as many rows in several processes as in one, otherwise as many in each of
 them. ``--kill`` says how long it takes the other process to end when one of two is killed in an
 epoch. ``--digits`` prints the accuracy on clean labels of scikit-learn's digits, mean and standard
@@ -68,6 +69,7 @@ def throughput(rank: int, arguments: argparse.Namespace, results: Any) -> None:
     networks = {"None": {"noise_model": None}, "s": {"transition_init": "confusion"}}
     for name, params in networks.items():
         seconds: dict[str, list[float]] = {"one": [], "several": [], "each": []}
+        fits: dict[str, list[float]] = {"one": [], "several": [], "each": []}
         for turn in range(arguments.turns + 1):
             for way, found in seconds.items():
                 classifier = NoisyLabelClassifier(
@@ -84,13 +86,15 @@ def throughput(rank: int, arguments: argparse.Namespace, results: Any) -> None:
                 if way != "one" or rank == 0:
                     classifier.fit(problem.X, problem.y)
                 dist.barrier()
-                if turn:
-                    found.append(time.perf_counter() - began)
+                if turn and rank == 0:
+                    fits[way].append(time.perf_counter() - began)
+                    found += [row["dur"] for row in classifier.history_]
         if rank == 0:
             one, several, each = (statistics.median(found) for found in seconds.values())
             results.put(
-                f"{name:6}{classifier.n_iter_:8}{one:9.2f}{several:9.2f}{each:9.2f}"
+                f"{name:6}{classifier.n_iter_:8}{one:9.3f}{several:9.3f}{each:9.3f}"
                 f"{one / several:8.2f}{arguments.processes * one / each:8.2f}"
+                f"{statistics.median(fits['one']) / statistics.median(fits['several']):8.2f}"
             )
 
 
@@ -111,7 +115,8 @@ def digits(rank: int, arguments: argparse.Namespace, results: Any) -> None:
     """Print the accuracy with one process and with all of them."""
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
-    for name, transition in NOISE.items():
+    for name in arguments.noise:
+        transition = NOISE[name]
         scores: dict[Any, list[float]] = {False: [], "auto": []}
         for seed in range(5):
             X_train, X_test, y_train, y_test = train_test_split(
@@ -149,13 +154,15 @@ def main() -> None:
     parser.add_argument("--size", default="256", help="rows of a step in each process, or auto")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--noise", nargs="+", default=list(NOISE), choices=NOISE)
     parser.add_argument("--kill", action="store_true")
     arguments = parser.parse_args()
     print(f"{arguments.processes} processes; load of the machine {os.getloadavg()[0]:.1f}")
     if arguments.digits:
         print(f"{'':16}{'one process':>16}{'several':>16}")
     elif not arguments.kill:
-        print(f"{'':6}{'epochs':>8}{'s, one':>9}{'several':>9}{'each':>9}{'ratio':>8}{'most':>8}")
+        names = ("s, one", 9), ("several", 9), ("each", 9), ("ratio", 8), ("most", 8), ("fit", 8)
+        print(f"{'':6}{'epochs':>8}", *(f"{name:>{width}}" for name, width in names), sep="")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
