@@ -290,12 +290,15 @@ class AnnotatorStream:
         answers, n_classes = data.answers, data.n_classes
         assert answers is not None
         prior, power = config.annotator_prior, config.answer_power
-        if not isinstance(config.transition_init, str):
-            self.counts = np.zeros((answers.n_annotators, n_classes, n_classes))
-            return AnnotatorNoise.of(config.transition_init, answers, prior, power)
         log_proba = np.zeros((len(data), n_classes))  # all classes are as likely
         if len(net.history):
             log_proba = net.clean_log_proba(data.dataset()).double().numpy()
+        if not isinstance(config.transition_init, str):
+            given = AnnotatorNoise.of(config.transition_init, answers, prior, power)
+            table = given.answer_power * log_answer_table(given.transitions)
+            posterior = softmax(log_proba + answers.indicator() @ table, axis=1)
+            self.counts = annotator_counts(posterior, answers, data.weight)
+            return given
         weight = np.ones(len(data)) if data.weight is None else data.weight
         self.block = [*self.block, (log_proba, answers, weight)]
         n_rows = sum(len(part) for part, _, _ in self.block)

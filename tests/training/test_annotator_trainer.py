@@ -45,3 +45,21 @@ def test_answers_are_judged_in_rows_that_no_matrix_is_estimated_from(early_stopp
             assert not set(seen) & set(judged)
         if not early_stopping:  # each row is judged once
             assert sorted(np.concatenate([judged for _, judged in found])) == list(range(120))
+
+
+@pytest.mark.parametrize("learn_transition", [True, False])
+def test_a_stream_from_a_given_matrix_knows_how_good_annotators_are(learn_transition):
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    X = rng.standard_normal((300, 5)) + 5.0 * np.eye(3, 5)[y]
+    guesses = rng.random((300, 3)) < [0.1, 0.3, 0.7]
+    answers = np.where(guesses, rng.integers(0, 3, (300, 3)), y[:, None])
+    given = np.full((3, 3), 0.1) + 0.7 * np.eye(3)
+    estimator = NoisyLabelClassifier(
+        transition_init=given, learn_transition=learn_transition, max_epochs=3, random_state=0
+    )
+    estimator.partial_fit(X, answers, classes=[0, 1, 2])
+    quality = estimator.annotator_quality_
+    assert np.all(np.diff(quality) < 0)
+    np.testing.assert_allclose(quality, (answers == y[:, None]).mean(axis=0), atol=0.1)
+    assert np.all(estimator.annotator_answer_counts_ == 300)
