@@ -291,7 +291,7 @@ def _noise_corrected_accuracy(
     predicted = class_indices(np.asarray(classifier.predict(X)), np.asarray(classifier.classes_))
     observed = _observed_indices(classifier, y, len(predicted))
     share = _shares(sample_weight, len(predicted))
-    if classifier.noise_model != "c":
+    if classifier.noise_model not in ("c", "auto"):
         transition = check_transition_matrix(classifier.transition_matrix_)
         counts = _estimated_correctness(observed, predicted, transition)
         return float(share @ counts)

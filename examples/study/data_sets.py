@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sknoisy.noise import (
     corrupt_labels,
+    instance_transition,
     pair_transition,
     permutation_transition,
     random_transition,
@@ -111,6 +112,14 @@ def cifar100n(folder: Path | None, seed: int) -> Data:
     return Data(X, stored["y_train_clean"], X_test, stored["y_test"], stored["y_train_noisy"])
 
 
+def cifar100n_coarse(folder: Path | None, seed: int) -> Data:
+    """Features of CIFAR-100 with one human label an image, 20 classes."""
+    fine, stored = cifar100n(folder, seed), _from_folder(folder, "cifar100n_labels")
+    clean, noisy = (stored[k].astype(int) for k in ("y_clean_coarse", "y_noisy_coarse"))
+    to_coarse = _from_folder(folder, "cifar100n_features")["fine_to_coarse"].astype(int)
+    return Data(fine.X, clean, fine.X_test, to_coarse[fine.y_test], noisy)
+
+
 def cifar100_clean(folder: Path | None, seed: int) -> Data:
     """Features of CIFAR-100 with their clean labels, for synthetic noise."""
     return cifar100n(folder, seed)._replace(y_observed=None)
@@ -122,6 +131,23 @@ def music_genre(folder: Path | None, seed: int) -> Data:
     X, X_test = (stored[k].astype(np.float32) for k in ("x_train", "x_test"))
     labels = [stored[k].astype(int) for k in ("y_train_clean", "y_test", "y_train_single")]
     return Data(X, labels[0], X_test, labels[1], labels[2])
+
+
+def music_genre_majority(folder: Path | None, seed: int) -> Data:
+    """Songs labelled by the majority of several crowd workers, ties drawn."""
+    stored = _from_folder(folder, "music_genre")
+    return music_genre(folder, seed)._replace(y_observed=stored["y_train_majority"].astype(int))
+
+
+def instance_noise(load: Loader, rate: float) -> Loader:
+    """Draw observed labels that depend on the features, as in Xia et al. 2020."""
+
+    def loaded(folder: Path | None, seed: int) -> Data:
+        data = load(folder, seed)
+        noise = instance_transition(data.X, int(data.y.max()) + 1, rate, random_state=seed)
+        return data._replace(y_observed=corrupt_labels(data.y, noise, random_state=seed))
+
+    return loaded
 
 
 def hausa_news(folder: Path | None, seed: int) -> Data:

@@ -29,6 +29,7 @@ from sknoisy._support.torch_state import named_tensors
 from sknoisy._support.validation import check_routed, check_transition_matrix, parameter_error
 
 _ROWS_TO_LOOK_AT = 64
+_DROPOUTS = 0.0, 0.25, 0.5  # the last one is that of the paper
 _COPIES_OF_MATRICES = 8  # of the start, of the best epoch, of counts and what is computed of them
 
 
@@ -56,11 +57,14 @@ def check_parameters(classifier: Any, X: Any, group: Group) -> None:
     default = DataLoader if fetched else ArrayBatches
     classifier._check_params_of("iterator_train", classifier.iterator_train or default)
     classifier._check_params_of("iterator_valid", classifier.iterator_valid or default)
-    if classifier.noise_model == "c" and classifier.method == "em":
+    if classifier.noise_model in ("c", "auto") and classifier.method == "em":
         raise ValueError(
-            "method='em' needs noise_model='s', got noise_model='c': the closed form of its "
-            "update holds for noise that ignores the features. Use method='direct'."
+            f"method='em' needs noise_model='s', got noise_model={classifier.noise_model!r}: the "
+            "closed form of its update holds for noise that ignores the features. Use "
+            "method='direct'."
         )
+    if classifier.n_networks > 1:
+        _check_networks_can_be_averaged(classifier)
     if not classifier.learn_transition and (
         isinstance(classifier.transition_init, str) or classifier.noise_model != "s"
     ):
@@ -68,6 +72,21 @@ def check_parameters(classifier: Any, X: Any, group: Group) -> None:
             "learn_transition=False needs noise_model='s' and the known matrix as "
             f"`transition_init`; got noise_model={classifier.noise_model!r} and "
             f"transition_init={classifier.transition_init!r}."
+        )
+
+
+def _check_networks_can_be_averaged(classifier: Any) -> None:
+    if classifier.module is not None:
+        raise ValueError(
+            f"n_networks={classifier.n_networks} needs the default network, module=None. For a "
+            "module of your own, use sklearn.ensemble.VotingClassifier with voting='soft' around "
+            "classifiers of different random_state."
+        )
+    if classifier.n_noise_targets is not None and classifier.noise_model in ("c", "auto"):
+        raise ValueError(
+            f"n_networks={classifier.n_networks} needs n_noise_targets=None with "
+            f"noise_model={classifier.noise_model!r}, since networks may keep different targets; "
+            f"got n_noise_targets={classifier.n_noise_targets}."
         )
 
 
@@ -127,9 +146,13 @@ def resolve_config(classifier: Any, data: TrainingData, group: Group) -> Trainin
         steps = -(-n_rows // (batch_size * group.size))
         max_epochs = 150 if n_rows < 64 else max(40, -(-20_000 // steps))
     hold_out = classifier.early_stopping
+    goes_on = classifier.warm_start and hasattr(classifier, "net_")
     all_trusted = data.trusted is not None and bool(data.trusted.mask.all())
+    noise_model = None if all_trusted else classifier.noise_model
+    if noise_model == "auto" and data.learns_from_answers:
+        noise_model = "s"  # with a matrix for each annotator
     return TrainingConfig(
-        noise_model=None if all_trusted else classifier.noise_model,
+        noise_model=noise_model,
         method=classifier.method,
         transition_init=init,
         learn_transition=classifier.learn_transition,
@@ -147,7 +170,17 @@ def resolve_config(classifier: Any, data: TrainingData, group: Group) -> Trainin
         log_class_weight=_log_class_weight(classifier, data),
         annotator_prior=_chosen(classifier.annotator_prior),
         answer_power=_chosen(classifier.answer_power),
+        dropout_rates=_dropout_rates(classifier, data),
+        n_networks=1 if goes_on else classifier.n_networks,
     )
+
+
+def _dropout_rates(classifier: Any, data: TrainingData) -> tuple[float, ...]:
+    """Return the rates to choose from, none if there is no choice."""
+    if classifier.dropout != "auto" or classifier.module is not None:
+        return ()
+    chooses = data.trusted is None and not data.learns_from_answers
+    return _DROPOUTS if chooses else _DROPOUTS[:1]
 
 
 def _chosen(value: Any) -> float | None:
@@ -293,10 +326,12 @@ def _new_network(classifier: Any, data: TrainingData, group: Group) -> NoisyLabe
         data.n_classes,
         dtype=data.dtype,
         hidden_layer_sizes=classifier.hidden_layer_sizes,
-        dropout=classifier.dropout,
+        dropout=_DROPOUTS[-1] if classifier.dropout == "auto" else classifier.dropout,
         columns=occurring_columns(data.X, _total(group)) if classifier.module is None else None,
     )
     if isinstance(network.hidden, MLP):
+        if classifier.dropout == "auto":
+            network.hidden.dropout = _DROPOUTS[0]  # until there is a choice
         statistics = column_statistics(data, group)
         network.hidden.reset_standardization(statistics.mean, statistics.scale)
     else:

@@ -29,6 +29,7 @@ from sknoisy._data.training_data import TrainingData
 from sknoisy._distributed.group import ALONE, same_generator
 from sknoisy._distributed.joining import current_group
 from sknoisy._distributed.rows import rows_of_process, training_data_of_all
+from sknoisy._model.network import MLP
 from sknoisy._net.net import SkorchNet
 from sknoisy._net.progress import fit_progress
 from sknoisy._net.summary import summarise_annotators, summary
@@ -58,12 +59,24 @@ class NoisyLabelClassifier(
         instance is copied, never trained in place.
     hidden_layer_sizes : array-like of int, default=(100,)
         Units of the hidden layers of the default network.
-    dropout : float, default=0.0
-        Share of hidden units of the default network that is dropped in training.
-    noise_model : {"s", "c"} or None, default="s"
+    dropout : float or "auto", default=0.0
+        Share of hidden units of the default network that is dropped in training. "auto" tries 0,
+        .25 and .5, in this order, until a larger one explains unseen observed labels no better,
+        and takes two to three times as long. It is 0 where there is no such choice: in a stream
+        that begins, with several answers a row, and where labels were checked.
+    n_networks : int, default=1
+        How many default networks are averaged. The others are trained, from other weights, as the
+        one that was chosen; the result is one network with the units of all, which averages their
+        logits, and has one matrix, the mean of theirs. A fit takes about so many times as long,
+        less what the choice takes.
+    noise_model : {"s", "c", "auto"} or None, default="s"
         What the observed label depends on. "s": on the true class only, the choice for most
         data. "c": also on the features; k * k * n_hidden more weights, for noise that sits in
-        a part of the feature space. None: plain training, the labels are assumed correct.
+        a part of the feature space. None: plain training, the labels are assumed correct. "auto":
+        the one of these that explains unseen observed labels best, where "s" must be clearly better
+        than None, and "c" than both. It leaves out "c" where that has more than 20 weights a row,
+        and is "s" with several answers a row and in a stream that begins. A stream after `fit` goes
+        on with what was chosen.
     method : {"direct", "em"}, default="direct"
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
         alternates posteriors of the true labels, a closed-form update of the matrix, and an
@@ -188,15 +201,18 @@ class NoisyLabelClassifier(
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
+    dropout_ : float or None
+        The share of dropout that was chosen, or given; None with a `module`.
     noise_model_ : {"s", "c"} or None
         The noise model that was kept. None if the labels of held-out rows are explained as well
         without one, or if there are too few rows or labels to tell.
     selection_ : list of dict
         What was compared, plain training first: "noise_model", "start" of the noise layer,
         "log_likelihood" of an observed label of a held-out row, and "gain" over plain training with
-        its "standard_error". Empty if nothing was compared. Where labels were checked, the first is
-        plain training on the others, the start "trusted_only" is training on checked rows alone,
-        and "trusted_weight" says how often an epoch goes over them, if more than once.
+        its "standard_error", and "dropout" if that was chosen. Empty if nothing was compared. Where
+        labels were checked, the first is plain training on the others, the start "trusted_only" is
+        training on checked rows alone, and "trusted_weight" says how often an epoch goes over
+        them, if more than once.
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Row i is the distribution of the observed label when the true class is ``classes_[i]``.
         For ``noise_model="c"`` the average over the training data, weighted with the clean
@@ -273,6 +289,10 @@ class NoisyLabelClassifier(
     classes of the others. Up to fifty checked rows, at most half, judge the candidates; the one
     that is kept is then trained with all of them.
 
+    The c-model is trained from each s-model that was compared, not from the best one only: where
+    noise follows the features, the s-model explains labels no better than no noise model does,
+    from any start, and the c-model from the right one does.
+
     The default network standardises its input: each column is centred and divided by its standard
     deviation, or by a fifth of its range if that is more. A module of your own gets X as it is.
 
@@ -310,8 +330,9 @@ class NoisyLabelClassifier(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [nn.Module, callable, None],
         "hidden_layer_sizes": ["array-like"],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "noise_model": [StrOptions({"s", "c"}), None],
+        "dropout": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
+        "n_networks": [Interval(Integral, 1, None, closed="left")],
+        "noise_model": [StrOptions({"s", "c", "auto"}), None],
         "method": [StrOptions({"direct", "em"})],
         "transition_init": [
             StrOptions({"auto", "confusion", "hard_confusion", "cluster"}),
@@ -352,7 +373,8 @@ class NoisyLabelClassifier(
         module: nn.Module | Callable[..., nn.Module] | None = None,
         *,
         hidden_layer_sizes: Sequence[int] = (100,),
-        dropout: float = 0.0,
+        dropout: float | str = 0.0,
+        n_networks: int = 1,
         noise_model: str | None = "s",
         method: str = "direct",
         transition_init: str | Any = "auto",
@@ -389,6 +411,7 @@ class NoisyLabelClassifier(
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.n_networks = n_networks
         self.noise_model = noise_model
         self.method = method
         self.transition_init = transition_init
@@ -608,11 +631,13 @@ class NoisyLabelClassifier(
         **of_stream: Any,
     ) -> dict[str, Any]:
         """Return the fitted attributes as they are, in all processes together."""
+        hidden = net.network.hidden
         return {
             "net_": net,
             "classes_": data.classes,
             "_log_class_weight": config.log_class_weight,
             "noise_model_": net.network.noise_model,
+            "dropout_": hidden.dropout if isinstance(hidden, MLP) else None,
             **summary(net, data, **of_stream),
             **summarise_annotators(net, data, config.annotator_prior, annotator_counts),
         }

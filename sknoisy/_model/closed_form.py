@@ -21,7 +21,7 @@ from sknoisy._model.network import MLP, NoisyLabelModule, Standardization
 from sknoisy._model.noise_layers import NoiseLayer
 from sknoisy._model.sparse_input import SparseLinear
 
-_DENSE_PARTS = (Standardization, nn.Identity, nn.Linear, SparseLinear, nn.ReLU)
+_DENSE_PARTS = (Standardization, nn.Identity, nn.Linear, SparseLinear, nn.ReLU, nn.Dropout)
 
 
 def backward_pass(
@@ -79,7 +79,7 @@ def _by_autograd(
 
 
 class DenseLayers:
-    """Linear layers, each followed by ReLU, without autograd.
+    """Linear layers, each followed by ReLU, and by dropout if there is some, without autograd.
 
     Parameters
     ----------
@@ -93,30 +93,40 @@ class DenseLayers:
         self.standardize = hidden[0].forward
         linear = [layer for layer in hidden.children() if isinstance(layer, nn.Linear)]
         self.weights = [(layer.weight, layer.bias) for layer in linear]
+        self.hidden = hidden
+        self._rate = 0.0  # of dropout
         self._X: Tensor | SparseRows | None = None
         self._values: list[Tensor] = []
 
     def forward(self, X: Tensor | SparseRows) -> Tensor:
         """Return h(x), shape (n, n_hidden)."""
+        self._rate = self.hidden.dropout if self.hidden.training else 0.0
         if self.sparse_input is None:
             values = [self.standardize(X)]
         else:
-            self._X, values = X, [self.sparse_input(X).relu_()]
+            self._X, values = X, [self._dropped(self.sparse_input(X).relu_())]
         for weight, bias in self.weights:
-            values.append(torch.addmm(bias, values[-1], weight.T).relu_())
+            values.append(self._dropped(torch.addmm(bias, values[-1], weight.T).relu_()))
         self._values = values
         return values[-1]
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return nn.functional.dropout(values, self._rate) if self._rate else values
+
+    def _derivative(self, values: Tensor) -> Tensor:
+        """Return that of ReLU and dropout: one, scaled, where a unit passes, else zero."""
+        return values.sign() if not self._rate else values.sign().div_(1.0 - self._rate)
 
     def backward(self, gradient: Tensor) -> None:
         """Give the weights their gradient, from that of h(x), which is overwritten."""
         while len(self._values) > 1:
-            gradient *= self._values.pop().sign()  # of a ReLU: one where it passes, else zero
+            gradient *= self._derivative(self._values.pop())
             weight, bias = self.weights[len(self._values) - 1]
             set_gradients(weight, bias, self._values[-1], gradient)
             if len(self._values) > 1 or self.sparse_input is not None:
                 gradient = gradient @ weight
         if self.sparse_input is not None and self._X is not None:
-            gradient *= self._values.pop().sign()
+            gradient *= self._derivative(self._values.pop())
             self.sparse_input.set_gradients(self._X, gradient)
 
 
@@ -166,7 +176,7 @@ def supports_closed_form(network: Any) -> bool:
 
 
 def is_dense(hidden: nn.Module) -> bool:
-    """Whether hidden layers are the default ones, without dropout, all trained, without hooks."""
+    """Whether hidden layers are the default ones, all trained, without hooks."""
     layers = list(hidden.children())
     return (
         type(hidden) is MLP

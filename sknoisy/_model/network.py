@@ -95,6 +95,17 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
 
     @property
+    def dropout(self) -> float:
+        """Share of hidden units that is dropped in training."""
+        return next((layer.p for layer in self if isinstance(layer, nn.Dropout)), 0.0)
+
+    @dropout.setter
+    def dropout(self, rate: float) -> None:
+        for layer in self:
+            if isinstance(layer, nn.Dropout):
+                layer.p = rate
+
+    @property
     def sparse_input(self) -> SparseLinear | None:
         """The first layer, if it takes sparse data as they are."""
         first = self[1] if len(self) > 1 else None

@@ -209,6 +209,11 @@ class SkorchNet(LeanNet):
         small = n_multiplications is not None and n_multiplications <= few
         return 1 if small and torch.device(self.device).type == "cpu" else None
 
+    def replace_network(self, network: NoisyLabelModule) -> None:
+        """Go on with another network, and without an optimiser."""
+        self.__dict__["module_"] = network
+        self.__dict__.pop("optimizer_", None)
+
     def whole_history(self) -> History:
         """All epochs, those of a stage that is not over included."""
         return History([*self._past, *self.history])

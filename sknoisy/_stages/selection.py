@@ -56,6 +56,8 @@ class Candidate:
         Of the log-likelihood, when EM ran out of iterations.
     trusted_weight : int
         How often a row whose label was checked is trained on in an epoch.
+    dropout : float or None
+        Share of hidden units that is dropped in training; None is that of the network.
     """
 
     stage: str
@@ -70,6 +72,7 @@ class Candidate:
     states: list[State] = field(default_factory=list)
     last_change: float | None = None
     trusted_weight: int = 1
+    dropout: float | None = None
 
     @property
     def noise_model(self) -> str | None:
@@ -114,6 +117,7 @@ class Candidate:
             "gain": gain,
             "standard_error": error,
             **({"trusted_weight": self.trusted_weight} if self.trusted_weight > 1 else {}),
+            **({} if self.dropout is None else {"dropout": self.dropout}),
         }
 
 
@@ -153,3 +157,15 @@ def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
 def select_noise_model(candidates: Sequence[Candidate]) -> Candidate:
     """Return the best of networks without noise, with the s-model and with the c-model."""
     return select(candidates, ERRORS_OF_NOISE_MODELS)
+
+
+def select_dropout(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the best network of each noise model, the simpler model first.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        With any share of dropout. Where two are as good, the earlier one is taken.
+    """
+    of_models = [[c for c in candidates if c.noise_model == model] for model in (None, "s", "c")]
+    return [select(of_model, 0.0) for of_model in of_models if of_model]

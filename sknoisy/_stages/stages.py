@@ -14,9 +14,11 @@ import torch
 from sknoisy._crowd.annotators import AnnotatorNoise
 from sknoisy._data.batches import RowDataset
 from sknoisy._data.training_data import TrainingData
+from sknoisy._model.network import MLP
 from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import check_no_nan
+from sknoisy._stages.averaging import draw_new_weights
 from sknoisy._stages.em import last_change, train_em, train_with_matrices
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Candidate, State
@@ -48,6 +50,11 @@ class TrainingConfig:
         Logarithms of `class_weight`.
     annotator_prior, answer_power : float or None
         None is what suits unseen answers best.
+    dropout_rates : tuple of float
+        The shares of dropout to choose from, the first one for what is trained before there is a
+        choice. None of them leaves the network as it is.
+    n_networks : int
+        How many networks are averaged.
     """
 
     noise_model: str | None
@@ -68,6 +75,8 @@ class TrainingConfig:
     log_class_weight: np.ndarray
     annotator_prior: float | None = None
     answer_power: float | None = None
+    dropout_rates: tuple[float, ...] = ()
+    n_networks: int = 1
 
     @property
     def counts_confusion(self) -> bool:
@@ -123,6 +132,7 @@ class Stages:
         """Train one stage with the noise layer that belongs to it."""
         config, stage = self.config, candidate.stage
         self._reseed(stage, number)
+        self.set_dropout(candidate)
         rows = fold.train
         if stage in ("baseline", "observed"):
             self.net.network.noise = None
@@ -163,6 +173,12 @@ class Stages:
         elif max_epochs in (None, config.max_em_iter):
             candidate.last_change = last_change(self.net, config.max_em_iter)
         return end
+
+    def set_dropout(self, candidate: Candidate) -> None:
+        """Let the network drop as many hidden units as a candidate does."""
+        hidden = self.net.network.hidden
+        if candidate.dropout is not None and isinstance(hidden, MLP):
+            hidden.dropout = candidate.dropout
 
     def attach(self, start: np.ndarray | AnnotatorNoise, *, learnable: bool = True) -> None:
         """Put a noise layer on the network, whose matrix, or matrices, are learned from a start."""
@@ -234,6 +250,13 @@ class Stages:
         """Give the network the weights that it had before any training."""
         self.net.network.noise = None
         self.net.network.load_state_dict(self.fresh, strict=False)
+
+    def draw_new_weights(self, seed: int) -> None:
+        """Begin with another network, of other weights, rows in another order and dropout."""
+        self.seed = seed
+        torch.manual_seed(seed)
+        draw_new_weights(self.net.network)
+        self.fresh = copy.deepcopy(self.net.network.state_dict())
 
     def state(self) -> State:
         network = self.net.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -321,6 +322,8 @@ def fit_chunk(
         Where the noise layer starts, if it starts with these rows.
     """
     net.check_callbacks(held_out=False)
+    if config.noise_model == "auto":  # nothing is held out to choose by
+        config = replace(config, noise_model=net.network.noise_model or "s")
     if (
         data.answers is None
         and isinstance(net.network.noise, AnnotatorTransition)

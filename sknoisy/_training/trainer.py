@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from sknoisy._data.training_data import TrainingData
-from sknoisy._net.net import SkorchNet
-from sknoisy._net.progress import FitProgress
-from sknoisy._net.summary import check_no_nan, summarise
+from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import warn_of_no_convergence
-from sknoisy._stages.folds import Fold, cross_folds, held_out_fold
-from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
-from sknoisy._stages.stages import Stages, TrainingConfig
-from sknoisy._support.random import draw_seed
+from sknoisy._stages.folds import Fold
+from sknoisy._stages.selection import (
+    Candidate,
+    Start,
+    select,
+    select_dropout,
+    select_noise_model,
+    select_start,
+)
+from sknoisy._training.base import BaseTrainer
 from sknoisy._training.noise_estimates import (
-    NoiseEstimator,
     Predict,
     all_but_the_same,
     say_no_noise,
@@ -30,12 +32,15 @@ _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
 _MOST_RECOUNTS = 5
 
+#: Weights of the c-model for each row, above which it is not tried unless it was asked for.
+_MOST_WEIGHTS_PER_ROW = 20
+
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
 _ERRORS_OF_TRIALS = 2.0
 
 
-class Trainer:
+class Trainer(BaseTrainer):
     """Take a net through its stages, and keep the noise model only if it earns its place.
 
     Rows are held out, or, when they are few, each part of them is held out in turn from a network
@@ -64,39 +69,15 @@ class Trainer:
         Knows which classes have enough observed labels for an estimate of their noise.
     """
 
-    def __init__(
-        self,
-        net: SkorchNet,
-        data: TrainingData,
-        config: TrainingConfig,
-        rng: np.random.RandomState,
-        progress: FitProgress,
-    ) -> None:
-        self.net = net
-        self.data = data
-        self.config = config
-        self.seed = draw_seed(rng)
-        self.folds = self._make_folds()
-        self.stages = Stages(net, data, config, self.folds, self.seed, progress)
-        self.initial_transition = np.eye(data.n_classes)
-        self.candidates: list[Candidate] = []
-        self.chosen: Candidate | None = None
-        self.estimator = NoiseEstimator(data, config, self.folds, self.seed)
-
-    @property
-    def was_cross_fitted(self) -> bool:
-        """Whether each part is held out in turn, and the last training is on all rows."""
-        return not self.config.hold_out
-
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
         config = self.config
         if self.net.network.noise is not None and config.learn_transition and config.noise_model:
             self._go_on()
         elif config.noise_model is None:
-            self._finish(self._try("baseline"))
+            self._finish(self._try_any_dropout("baseline"))
         elif not config.learn_transition:
-            self._finish(self._try(self._joint_stage, "array", self._given_start()))
+            self._finish(self._try_any_dropout(self._joint_stage, "array", self._given_start()))
         else:
             self._finish(self._select())
         last = self.chosen
@@ -104,19 +85,33 @@ class Trainer:
             config = self.config
             warn_of_no_convergence(last.last_change, config.max_em_iter, config.tol, stacklevel=8)
 
-    def report(self) -> list[dict[str, Any]]:
-        """Return what a user may want to know of the candidates."""
-        return [candidate.report(self.candidates[0]) for candidate in self.candidates]
-
     # Candidates
 
     def _select(self) -> Candidate:
         """Train plainly, and with noise layers, and return what explains unseen labels best."""
+        config = self.config
+        compared: list[Candidate] = []
+        for rate in self._dropout_rates:
+            self.dropout = rate
+            before, compared = compared, [*compared, *self._compared()]
+            if before and self._best_of(compared) is self._best_of(before):
+                break
+        if not self.folds:
+            self.candidates = []
+            return compared[-1]
+        compared = select_dropout(compared)
+        noisy = compared[1:]
+        if config.select_noise_model or not noisy:
+            return select_noise_model(compared)
+        return noisy[-1] if config.noise_model == "c" else select_noise_model(noisy)
+
+    def _compared(self) -> list[Candidate]:
+        """Return plain training, and the best with the s-model and with the c-model, if tried."""
         plain = self._try("baseline")
+        self.candidates.append(plain)
         starts = self._starts(plain)
         if not starts:
-            self.candidates = [plain] if self.folds else []
-            return plain
+            return [plain]
         before = plain if self._keeps_baseline(plain) else None
         tried = self._compete(self._ahead(plain, before, starts), before)
         cautious = self.config.select_noise_model
@@ -124,14 +119,40 @@ class Trainer:
         if self.estimator.can_recount:
             again = self._tried_again(best)
             tried, best = [*tried, *again], select_start([best, *again], cautious=True)
-        compared = [plain, best]
-        if self.config.noise_model == "c":
-            compared += self._tried_c(best)
-        if self.folds:
-            self.candidates = [plain, *tried, *compared[2:]]
-        if not self.config.select_noise_model or not self.folds:
-            return compared[-1]
-        return select_noise_model(compared)
+        self.candidates += tried
+        if not self._tries_c:
+            return [plain, best]
+        # Where noise follows the features, the s-model may explain it worse than none does.
+        others = [c for c in tried if c is not best] if cautious and self.folds else []
+        with_c = [c for candidate in [best, *others] for c in self._tried_c(candidate)]
+        self.candidates += with_c
+        return [plain, best, *with_c]
+
+    @property
+    def _tries_c(self) -> bool:
+        """Whether the c-model is wanted; "auto" leaves it out where rows are too few for it."""
+        config, data = self.config, self.data
+        if config.noise_model != "auto":
+            return config.noise_model == "c"
+        n_targets = config.n_noise_targets or data.n_classes
+        n_weights = data.n_classes * n_targets * self.net.network.head.in_features
+        return bool(self.folds) and n_weights <= _MOST_WEIGHTS_PER_ROW * len(data)
+
+    def _try_any_dropout(self, *arguments: Any) -> Candidate:
+        """Try a stage with each share of dropout, and return what explains unseen labels best."""
+        tried: list[Candidate] = []
+        for rate in self._dropout_rates:
+            self.dropout = rate
+            tried.append(self._try(*arguments))
+            if self.folds and self._best_of(tried) is not tried[-1]:
+                break
+        self.candidates = tried if len(tried) > 1 else []
+        return self._best_of(tried) if self.folds else tried[0]
+
+    @staticmethod
+    def _best_of(candidates: list[Candidate]) -> Candidate:
+        """Return what explains unseen labels best, however little better it is."""
+        return select(candidates, 0.0)
 
     def _keeps_baseline(self, plain: Candidate) -> bool:
         """Whether joint training goes on from the weights of the baseline, as in the paper.
@@ -142,10 +163,6 @@ class Trainer:
         if self.config.counts_confusion:
             return True
         return self.config.hold_out and 2 * plain.epochs[0] > self.config.max_epochs
-
-    @property
-    def _joint_stage(self) -> str:
-        return "em" if self.config.method == "em" else "s"
 
     def _try(
         self,
@@ -228,7 +245,7 @@ class Trainer:
         before: Candidate | None,
     ) -> Candidate:
         penalty = self.estimator.penalty(start, transition)
-        return Candidate(stage, start, transition, before, penalty=penalty)
+        return Candidate(stage, start, transition, before, penalty=penalty, dropout=self.dropout)
 
     def _train_in(self, number: int, candidate: Candidate) -> None:
         """Train a candidate in one of the folds, and judge it by all rows held out so far."""
@@ -252,64 +269,11 @@ class Trainer:
         log_likelihood[candidate.rows] = candidate.log_likelihood
         candidate.judge(log_likelihood, self.data.weight)
 
-    def _finish(self, chosen: Candidate) -> None:
-        """Give the net what was chosen: the network of the fold, or one trained on all rows."""
-        self.chosen = chosen
-        if self.config.hold_out:
-            self.stages.restore(chosen.states[0])
-        else:
-            self._train_on_all_rows(chosen)
-        of_interest = *chosen.chain, *self.candidates
-        tried = [c.transition for c in of_interest if c.transition is not None]
-        self.initial_transition = self._matrix(tried[0]) if tried else self.initial_transition
-
-    def _train_on_all_rows(self, chosen: Candidate) -> None:
-        self.stages.start_over()
-        for part in chosen.chain:
-            self.stages.train(part, Fold(None, None), max_epochs=self._epochs(part))
-
-    def _epochs(self, candidate: Candidate) -> int:
-        """Return how often to go over all rows, from the best epochs on parts of them."""
-        most = self.config.max_em_iter if candidate.stage == "em" else self.config.max_epochs
-        if not candidate.epochs or not self.config.stop_by_folds:
-            return most
-        # The same number of steps would be the share of the rows, the same number of passes one;
-        # in between both fail least (``examples/study/study_harm.py``).
-        share = np.mean([len(np.asarray(fold.train)) for fold in self.folds]) / len(self.data)
-        return int(np.clip(round(np.sqrt(share) * np.mean(candidate.epochs)), 1, most))
-
-    def _go_on(self) -> None:
-        """Train the last stage once more, of a network that has a noise layer."""
-        noise_model = self.net.network.noise_model
-        self.initial_transition = summarise(self.net, self.data)[1]
-        fold = self.folds[0] if self.config.hold_out else Fold(None, None)
-        stages = [self._joint_stage] if noise_model == "s" or self.config.noise_model == "s" else []
-        stages += ["c"] if self.config.noise_model == "c" else []
-        for stage in stages:
-            self.chosen = Candidate(stage, "array", self._fitted_start())
-            self.stages.train(self.chosen, fold)
-
-    def _make_folds(self) -> list[Fold]:
-        """Return the ways to hold rows out: one, each part in turn, or none."""
-        config = self.config
-        if config.hold_out:
-            return [held_out_fold(self.data, config.validation_fraction, self.seed)]
-        chooses = config.noise_model is not None and config.learn_transition
-        return cross_folds(self.data, self.seed) if chooses or config.stop_by_folds else []
-
     # The start of the noise layer
 
     def _given_start(self) -> Start:
         """Return what the user gave to start from."""
         return np.asarray(self.config.transition_init)
-
-    def _fitted_start(self) -> Start:
-        """Return what the last fit ended with."""
-        return self.initial_transition
-
-    def _matrix(self, start: Start) -> np.ndarray:
-        """Return the one matrix (true, observed) of a start."""
-        return np.asarray(start)
 
     def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
         """Return names and matrices that the noise layer may start from, the simplest first.

@@ -47,6 +47,8 @@ class TrustedTrainer(Trainer):
        networks on labels corrupted by severe noise", NeurIPS 2018.
     """
 
+    _last_fold: Fold | None = None
+
     def _select(self) -> Candidate:
         """Train plainly, and with noise layers, and return what explains unseen labels best."""
         if len(self.data) - len(self.data.rows_trusted) < FEWEST_ROWS:
@@ -59,7 +61,7 @@ class TrustedTrainer(Trainer):
         tried = self._compete(self._ahead(observed, before, starts), before)
         tried += self._tried_heavier(select_start(tried, cautious=True))
         best = select_start(tried, cautious=True)
-        others = self._tried_c(best) if self.config.noise_model == "c" else []
+        others = self._tried_c(best) if self._tries_c else []
         only = self._trusted_only(best)
         self.candidates = [observed, *tried, *others, *([] if only is best else [only])]
         best = self._by_checks(self._with_noise(observed, [best, *others]), only)
@@ -102,11 +104,15 @@ class TrustedTrainer(Trainer):
             if 0 < len(checked) < len(valid):
                 all_checked = Fold(np.union1d(train, checked), np.setdiff1d(valid, checked))
                 self.stages.watch(all_checked)
-                self.stages.start_over()
-                for part in chosen.chain:
-                    self.stages.train(part, all_checked)
+                self._train_chain(chosen, all_checked)
+                self._last_fold = all_checked
                 chosen.states[0] = self.stages.state()
         super()._finish(chosen)
+
+    @property
+    def last_fold(self) -> Fold:
+        """The rows on which the network that is kept was trained, where some were held out."""
+        return self.folds[0] if self._last_fold is None else self._last_fold
 
     def _plain(self, candidates: list[Candidate]) -> Candidate:
         """Return a network trained on all labels as if none were wrong."""

@@ -243,7 +243,7 @@ def cross_fit_and_predict(
         return sharpen(held_out.clean_log_proba, held_out.log_column), None
     start = held_out.transition
     candidates = [recalibrate(held_out.clean_log_proba, rows.target, start)]
-    if classifier.noise_model == "c":
+    if classifier.noise_model in ("c", "auto"):
         candidates.insert(0, sharpen(held_out.clean_log_proba, held_out.log_column))
     predictions, unseen = [held_out.clean_log_proba], None
     if classifier.noise_model is not None:

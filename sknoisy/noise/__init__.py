@@ -17,6 +17,7 @@ from sknoisy.noise._corrupt import corrupt_labels
 from sknoisy.noise._matrices import (
     block_transition,
     boundary_transition,
+    instance_transition,
     pair_transition,
     permutation_transition,
     random_transition,
@@ -29,6 +30,7 @@ __all__ = [
     "block_transition",
     "boundary_transition",
     "corrupt_labels",
+    "instance_transition",
     "pair_transition",
     "permutation_transition",
     "random_transition",

@@ -6,7 +6,9 @@ from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state, check_scalar, column_or_1d
+from scipy.special import softmax
+from scipy.stats import truncnorm
+from sklearn.utils import check_array, check_random_state, check_scalar, column_or_1d
 
 from sknoisy._support.validation import FloatArray, check_transition_matrix
 from sknoisy.noise._corrupt import RandomState
@@ -323,6 +325,78 @@ def boundary_transition(
     others = np.where(others.sum(axis=2, keepdims=True) > 0, others, 1 - identity)
     confusions = others / others.sum(axis=2, keepdims=True)
     return (1 - flip_proba) * identity + flip_proba * confusions
+
+
+def instance_transition(
+    X: ArrayLike,
+    n_classes: int,
+    rate: float,
+    *,
+    spread: float = 0.1,
+    random_state: RandomState = None,
+) -> FloatArray:
+    r"""Noise that depends on the features of each sample, through random projections.
+
+    Every sample has a rate of its own, and which wrong label it gets depends on its features: two
+    samples of a class that look alike are mislabelled alike.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Features. With columns of variance one the wrong label is nearly a function of the sample.
+    n_classes : int
+    rate : float
+        Mean of the normal distribution, cut off at 0 and 1, from which the rates of the samples
+        are drawn. Between 0 and 1; unless it is close to one of them, it is the probability that
+        an observed label differs from the true one, averaged over the samples.
+    spread : float, default=0.1
+        Standard deviation of this distribution before it is cut off.
+    random_state : int, RandomState instance or None, default=None
+        Pass an int for a reproducible result.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, true, observed)
+        One matrix per sample.
+
+    Notes
+    -----
+    This is the instance-dependent noise of [1]_. With weights :math:`w_{ij}` of standard normal
+    entries, a vector for each pair of classes, and the rate :math:`q_t` of sample t,
+    :math:`p(z=j \mid y=i, x_t) = q_t \, \mathrm{softmax}_{j \ne i}(w_{ij} \cdot x_t)`.
+
+    References
+    ----------
+    .. [1] X. Xia, T. Liu, B. Han, N. Wang, M. Gong, H. Liu, G. Niu, D. Tao and M. Sugiyama,
+       "Part-dependent label noise: towards instance-dependent label noise", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> from sknoisy.noise import instance_transition
+    >>> transition = instance_transition([[1.0, 0.0], [0.0, 1.0]], 3, 0.4, random_state=0)
+    >>> transition.shape
+    (2, 3, 3)
+    >>> print(transition.sum(axis=2).round(6))
+    [[1. 1. 1.]
+     [1. 1. 1.]]
+    """
+    features = check_array(X, dtype=np.float64, input_name="X")
+    check_scalar(n_classes, "n_classes", Integral, min_val=2)
+    _check_rate(rate)
+    check_scalar(spread, "spread", Real, min_val=0)
+    random = check_random_state(random_state)
+    n_samples, n_features = features.shape
+    rates: FloatArray = np.full(n_samples, float(rate))
+    if spread > 0:
+        bounds = (0.0 - rate) / spread, (1.0 - rate) / spread
+        rates = truncnorm.rvs(*bounds, rate, spread, size=n_samples, random_state=random)
+    transition = np.empty((n_samples, n_classes, n_classes))
+    for index in range(n_classes):
+        scores = features @ random.normal(size=(n_features, n_classes))
+        scores[:, index] = -np.inf
+        transition[:, index] = rates[:, None] * softmax(scores, axis=1)
+        transition[:, index, index] = 1.0 - rates
+    return transition
 
 
 def _draw_confusions(diagonal: FloatArray, random: np.random.RandomState) -> FloatArray:

@@ -174,8 +174,18 @@ def test_who_changes_or_watches_the_network_gets_autograd(change):
     assert not supports_closed_form(made)
 
 
-def test_dropout_is_left_to_autograd():
-    assert not is_dense(network(dropout=0.5).hidden)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("sizes", [(H,), (6, H)], ids=str)
+def test_dropout_has_the_gradients_of_autograd(sizes, training):
+    _, _, target, _ = batch(torch.float64)
+    X = torch.randn(N, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = []
+    for way in ("autograd", "dense"):
+        made = network(sizes, dropout=0.4).train(training)
+        assert is_dense(made.hidden)
+        torch.manual_seed(5)  # of what is dropped
+        found.append(step(made, layer("s", torch.float64), Objective(0.5), X, target, {}, way))
+    assert_the_same(*found)
 
 
 def test_mixed_precision_is_left_to_autograd():
