@@ -20,6 +20,9 @@ FITS = {
     "volume": ({"volume_penalty": 0.1, "transition_init": TRANSITION, **SMALL}, "plain"),
     "confusion": ({"transition_init": "confusion", **SMALL}, "plain"),
     "hard": ({"transition_init": "hard_confusion", "noise_model": "c", **SMALL}, "plain"),
+    "auto": ({"noise_model": "auto", **SMALL}, "plain"),
+    "several networks": ({"n_networks": 2, **SMALL}, "plain"),
+    "several networks, folds": ({"n_networks": 2}, "plain"),
     "weights": (SMALL, "weights"),
     "zero weights": (SMALL, "zero weights"),
     "trusted": (SMALL, "trusted"),
@@ -93,8 +96,9 @@ def test_automatic_batches_have_as_many_rows_in_several_processes(two):
     check_equal(fit(0, SMALL, batch_size="auto"), two.run(fit, SMALL, "plain", "auto"))
 
 
-def test_processes_drop_different_units_and_end_with_the_same_bits(two):
-    params = {"dropout": 0.5, "noise_model": None, **SMALL}
+@pytest.mark.parametrize("dropout", [0.5, "auto"])
+def test_processes_drop_different_units_and_end_with_the_same_bits(two, dropout):
+    params = {"dropout": dropout, "n_networks": 2, "noise_model": None, **SMALL}
     several = two.run(fit, params)
     check_equal(several[0], several)
     one = fit(0, params, batch_size=32)
