@@ -96,9 +96,13 @@ def test_automatic_batches_have_as_many_rows_in_several_processes(two):
     check_equal(fit(0, SMALL, batch_size="auto"), two.run(fit, SMALL, "plain", "auto"))
 
 
-@pytest.mark.parametrize("dropout", [0.5, "auto"])
-def test_processes_drop_different_units_and_end_with_the_same_bits(two, dropout):
-    params = {"dropout": dropout, "n_networks": 2, "noise_model": None, **SMALL}
+def test_processes_choose_the_same_share_of_dropout(two):
+    several = two.run(fit, {"dropout": "auto", **SMALL})
+    check_equal(several[0], several)
+
+
+def test_processes_drop_different_units_and_end_with_the_same_bits(two):
+    params = {"dropout": 0.5, "n_networks": 2, "noise_model": None, **SMALL}
     several = two.run(fit, params)
     check_equal(several[0], several)
     one = fit(0, params, batch_size=32)
