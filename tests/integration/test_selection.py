@@ -54,8 +54,8 @@ def test_the_likelihood_chooses_as_clean_labels_would_and_the_noisy_accuracy_doe
         return np.mean(estimator.predict(X) == y[[rows[row.tobytes()] for row in X]])
 
     search = GridSearchCV(
-        NoisyLabelClassifier(max_epochs=30, random_state=0),
-        {"noise_model": [None, "s"], "hidden_layer_sizes": [(8,), (100,)]},
+        NoisyLabelClassifier(max_epochs=20, random_state=0),
+        {"noise_model": [None, "s"], "hidden_layer_sizes": [(8,), (60,)]},
         scoring=SCORING | {"clean": clean_accuracy},
         cv=StratifiedKFold(2, shuffle=True, random_state=0),
         refit="likelihood",
@@ -87,7 +87,14 @@ def test_cross_validate_takes_all_scores_at_once(piped, noise_model, digits):
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"resource": "noisylabelclassifier__max_epochs", "max_resources": 20}]
+    "params",
+    [
+        {},
+        pytest.param(
+            {"resource": "noisylabelclassifier__max_epochs", "max_resources": 20},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_successive_halving_finds_the_better_network(params, digits):
     X, y = digits
