@@ -24,6 +24,11 @@ def three():
     yield from processes(3)
 
 
+@pytest.fixture(scope="module")
+def four():
+    yield from processes(4)
+
+
 @pytest.fixture
 def pair():
     """Two processes that a test may kill."""

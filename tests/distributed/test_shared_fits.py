@@ -84,6 +84,12 @@ def test_three_processes_of_which_some_have_no_row_in_a_batch(three, name, bound
     check_equal(fit(0, params, kind, 3 * ODD), three.run(fit, params, kind, ODD, bounds))
 
 
+@pytest.mark.parametrize("bounds", [None, [0, 3, 100, 200, N]], ids=["rows of all", "shards"])
+def test_four_processes_are_one_with_four_batches(four, bounds):
+    params, kind = FITS["weights"]
+    check_equal(fit(0, params, kind, 4 * ODD), four.run(fit, params, kind, ODD, bounds))
+
+
 @pytest.mark.parametrize("bounds", [None, [0, 70, N]], ids=["rows of all", "shards"])
 @pytest.mark.parametrize("kind", ["answers", "trusted", "sparse"])
 def test_a_stream_is_that_of_one_process(two, kind, bounds):
