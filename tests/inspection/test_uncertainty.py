@@ -154,6 +154,7 @@ def test_noise_is_not_found_where_there_is_none(distance):
     assert noise_test(classifier(), X, y, cv=3).pvalue > 0.05
 
 
+@pytest.mark.slow
 def test_known_noise_and_the_c_model_are_tested():
     X, y_true = load_digits(return_X_y=True)
     X, y_true = X[:600] / 16, y_true[:600]

@@ -44,6 +44,7 @@ def one_way_noise():
     return T
 
 
+@pytest.mark.slow
 def test_the_likelihood_chooses_as_clean_labels_would_and_the_noisy_accuracy_does_not(digits):
     X, y = digits
     T = one_way_noise()
