@@ -113,8 +113,13 @@ class NoiseEstimator:
 
     @property
     def has_few_rows(self) -> bool:
-        """Whether the rows of a class are too few for all entries of its row of the matrix."""
-        return are_few_rows(len(self.data), self.data.n_classes)
+        """Whether the rows of a class are too few for all entries of its row of the matrix.
+
+        Among the classes whose noise is estimated; very many keep one rate in any case.
+        """
+        n_classes = int(self.supported.sum())
+        rows = self._supported_rows(self.data.rows_observed)
+        return n_classes <= MANY_CLASSES and are_few_rows(len(rows), n_classes)
 
     @property
     def can_recount(self) -> bool:
@@ -162,8 +167,13 @@ class NoiseEstimator:
         return "recounted", self.estimate(recounted, predict)
 
     def _is_behind(self, estimate: Estimate, other: Estimate) -> bool:
-        """Whether it explains labels that were left out clearly worse than another one."""
-        assert estimate.left_out is not None and other.left_out is not None
+        """Whether it explains labels that were left out clearly worse than another one.
+
+        So it is if they cannot be compared, since the other was estimated from some rows only.
+        """
+        assert estimate.left_out is not None
+        if other.left_out is None or len(other.left_out) != len(estimate.left_out):
+            return True
         gains = estimate.left_out - other.left_out
         weight = self.data.weight_of(self._supported_rows(self.unseen))
         if weight is not None:

@@ -1,6 +1,7 @@
 """The trainer: what it holds out, where it starts from, what it keeps, and what EM does."""
 
 import copy
+import warnings
 from functools import cache
 
 import numpy as np
@@ -20,6 +21,7 @@ from sknoisy._stages.stages import Stages
 from sknoisy._training import noise_estimates
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
+from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
 
@@ -503,6 +505,24 @@ def test_an_estimate_that_is_clearly_behind_is_not_trained_with(monkeypatch, spy
     monkeypatch.setattr(noise_estimates.NoiseEstimator, "_is_behind", lambda *args: True)
     estimator = classifier(max_epochs=10, lr=0.01, select_noise_model=False).fit(X, y)
     assert "sparse" not in [report["start"] for report in estimator.selection_]
+
+
+@pytest.mark.parametrize(("n_classes", "n_rare", "n_rows"), [(14, 10, 25), (9, 2, 15)])
+def test_few_rows_are_counted_among_the_classes_with_enough_labels(n_classes, n_rare, n_rows):
+    sizes = np.r_[np.full(n_rare, 4), np.full(n_classes - n_rare, n_rows)]
+    X, y = make_blobs(sizes, 8, centers=None, cluster_std=2.0, random_state=0)
+    y = np.where(np.arange(len(y)) % 3, y, (y + 1) % n_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableFitWarning)
+        estimator = classifier(max_epochs=2, lr=0.01, select_noise_model=False).fit(X, y)
+    assert_allclose(estimator.transition_matrix_.sum(axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("left_out", [None, np.zeros(3)])
+def test_an_estimate_that_cannot_be_compared_is_behind(left_out):
+    sparse = Estimate(np.eye(3), 0.0, np.zeros(5))
+    is_behind = noise_estimates.NoiseEstimator._is_behind
+    assert is_behind(object(), sparse, Estimate(np.eye(3), 0.0, left_out))
 
 
 def test_noise_of_one_class_among_many_is_noise():
