@@ -129,7 +129,7 @@ def fit_folds_sharing_noise(
     """Fit a clone for every split; the transition matrix of the first one is known to the others.
 
     All that these know of the labels that they hold out are then the entries of a matrix, each of
-    which many labels share. They need neither a plain network nor a start, and take half the time.
+    which many labels share. They need neither a plain network nor a start.
     Noise that depends on the features is estimated in each fold.
     """
     first, others = rows.splits[:1], rows.splits[1:]
