@@ -11,6 +11,7 @@ from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import warn_of_no_convergence
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import (
+    ERRORS_OF_SUPPORT,
     Candidate,
     Start,
     select,
@@ -102,7 +103,9 @@ class Trainer(BaseTrainer):
         compared = select_dropout(compared)
         noisy = compared[1:]
         if config.select_noise_model or not noisy:
-            return select_noise_model(compared)
+            best = select_noise_model(compared)
+            supported = self._supported(best) if best.noise_model is None and noisy else None
+            return supported or best
         return noisy[-1] if config.noise_model == "c" else select_noise_model(noisy)
 
     def _compared(self) -> list[Candidate]:
@@ -128,15 +131,35 @@ class Trainer(BaseTrainer):
         self.candidates += with_c
         return [plain, best, *with_c]
 
+    def _supported(self, plain: Candidate) -> Candidate | None:
+        """Return the s-model that the c-model shows to be right though it explains too little.
+
+        Where noise follows the features, a plain network predicts wrong labels as well as right
+        ones, and the average noise explains no more. If noise that starts from it and is free to
+        follow the features is clearly better than none, the labels are noisy.
+        """
+        if self.config.noise_model != "s" or not self._can_learn_c:
+            return None
+        self.dropout = plain.dropout
+        averages = [
+            c for c in self.candidates if c.noise_model == "s" and c.dropout == plain.dropout
+        ]
+        with_c = [c for average in averages for c in self._tried_c(average)]
+        self.candidates += with_c
+        return select([plain, *with_c], ERRORS_OF_SUPPORT).before
+
     @property
     def _tries_c(self) -> bool:
         """Whether the c-model is wanted; "auto" leaves it out where rows are too few for it."""
-        config, data = self.config, self.data
-        if config.noise_model != "auto":
-            return config.noise_model == "c"
-        n_targets = config.n_noise_targets or data.n_classes
-        n_weights = data.n_classes * n_targets * self.net.network.head.in_features
-        return bool(self.folds) and n_weights <= _MOST_WEIGHTS_PER_ROW * len(data)
+        wanted = self.config.noise_model
+        return self._can_learn_c if wanted == "auto" else wanted == "c"
+
+    @property
+    def _can_learn_c(self) -> bool:
+        """Whether there are rows enough for the weights of the c-model, and for its judgement."""
+        n_targets = self.config.n_noise_targets or self.data.n_classes
+        n_weights = self.data.n_classes * n_targets * self.net.network.head.in_features
+        return bool(self.folds) and n_weights <= _MOST_WEIGHTS_PER_ROW * len(self.data)
 
     def _try_any_dropout(self, *arguments: Any) -> Candidate:
         """Try a stage with each share of dropout, and return what explains unseen labels best."""
