@@ -40,6 +40,9 @@ _MOST_WEIGHTS_PER_ROW = 20
 #: several parts, to be the only one.
 _ERRORS_OF_TRIALS = 2.0
 
+#: Share of wrong labels in a matrix, mean over the classes, that the c-model is asked about.
+_MUCH_NOISE = 0.05
+
 
 class Trainer(BaseTrainer):
     """Take a net through its stages, and keep the noise model only if it earns its place.
@@ -132,18 +135,32 @@ class Trainer(BaseTrainer):
         return [plain, best, *with_c]
 
     def _supported(self, plain: Candidate) -> Candidate | None:
-        """Return the s-model that the c-model shows to be right though it explains too little.
+        """Return the s-model that another training shows to be right though it explains too little.
 
         Where noise follows the features, a plain network predicts wrong labels as well as right
         ones, and the average noise explains no more. If noise that starts from it and is free to
-        follow the features is clearly better than none, the labels are noisy.
+        follow the features is clearly better than none, the labels are noisy. Of a few wrong labels
+        plain training learns as well. Iterations of EM end before observed labels are likeliest;
+        direct training from the same start maximises nothing else. If that is clearly better than
+        none, EM need not be, as long as it is not clearly worse.
         """
-        if self.config.noise_model != "s" or not self._can_learn_c:
+        if self.config.noise_model != "s":
             return None
         self.dropout = plain.dropout
         averages = [
-            c for c in self.candidates if c.noise_model == "s" and c.dropout == plain.dropout
+            c
+            for c in self.candidates
+            if c.noise_model == "s" and c.dropout == plain.dropout and _says_much(c.transition)
         ]
+        if self._joint_stage == "em":
+            direct = [self._try("s", c.start, c.transition, c.before) for c in averages]
+            self.candidates += direct
+            best = select_noise_model([plain, *direct])
+            for average, one in zip(averages, direct, strict=True):
+                if one is best and select_noise_model([average, plain]) is average:
+                    return average
+        if not self._can_learn_c:
+            return None
         with_c = [c for average in averages for c in self._tried_c(average)]
         self.candidates += with_c
         return select([plain, *with_c], ERRORS_OF_SUPPORT).before
@@ -415,3 +432,8 @@ class Trainer(BaseTrainer):
             return gain > _ERRORS_OF_TRIALS * error
 
         return [candidate for candidate in tried if not is_behind(candidate)]
+
+
+def _says_much(start: Start) -> bool:
+    """Whether a matrix says that more than a few labels are wrong."""
+    return bool(1 - np.diagonal(np.asarray(start)).mean() >= _MUCH_NOISE)

@@ -5,7 +5,7 @@ from sklearn.datasets import make_classification
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._stages import selection
-from sknoisy.noise import corrupt_labels, instance_transition
+from sknoisy.noise import corrupt_labels, instance_transition, pair_transition
 
 N_TRAIN = 2000
 
@@ -60,3 +60,37 @@ def test_it_is_asked_for_the_s_model_only(rows, monkeypatch):
     kept = fit(rows, select_noise_model=False, max_epochs=5)
     assert kept.noise_model_ == "s"
     assert all(row["noise_model"] != "c" for row in kept.selection_)
+
+
+@pytest.fixture(scope="module")
+def by_class():
+    """Easy rows, of which 30 % are called by the name of the next class."""
+    X, y = make_classification(
+        1000, n_informative=6, n_redundant=0, n_classes=4, n_clusters_per_class=1, class_sep=2.5,
+        flip_y=0, random_state=0,
+    )  # fmt: skip
+    return X, y, corrupt_labels(y, pair_transition(4, 0.3), random_state=0)
+
+
+def judged(monkeypatch, gain_of_em):
+    """Let the iterations of EM explain a label by so much better than plain training."""
+    gain = selection.Candidate.gain
+
+    def told(self, other, among=None):
+        stages = self.stage, other.stage
+        if set(stages) == {"em", "baseline"}:
+            return gain_of_em * (1 if stages[0] == "em" else -1), 0.01
+        return gain(self, other, among)
+
+    monkeypatch.setattr(selection.Candidate, "gain", told)
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(0.0, "s"), (-0.05, None)])
+def test_direct_training_speaks_for_em_that_is_not_clearly_worse(by_class, monkeypatch, gain, kept):
+    judged(monkeypatch, gain)
+    X, _, observed = by_class
+    model = NoisyLabelClassifier(method="em", early_stopping=True, validation_fraction=0.3)
+    model.set_params(max_epochs=20, max_em_iter=20, tol=1e-2, random_state=0)
+    model.set_params(hidden_layer_sizes=(1400,)).fit(X, observed)  # too many for the c-model
+    assert model.noise_model_ == kept
+    assert [row["noise_model"] for row in model.selection_].count("s") >= 2
