@@ -48,6 +48,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "c": {"noise_model": "c"},
     "EM": {"method": "em"},
     "known": {"learn_transition": False},
+    "auto": {"noise_model": "auto"},
+    "accurate": {"noise_model": "auto", "dropout": "auto", "n_networks": 5},
 }
 
 
@@ -106,7 +108,7 @@ def main() -> None:
         measure(name, "None", 0, arguments.data, arguments.noise)  # warms up
         print(f"\n{name}, {arguments.noise}")
         print(
-            f"{'':7}{'seconds':>9}{'of None':>9}{'passes':>9}{'of None':>9}{'accuracy':>17}  error"
+            f"{'':9}{'seconds':>9}{'of None':>9}{'passes':>9}{'of None':>9}{'accuracy':>17}  error"
         )
         fits = {
             method: [
@@ -118,7 +120,7 @@ def main() -> None:
             of = {k: np.array([fit[k] for fit in found]) for k in found[0] if k != "epochs"}
             plain = {k: np.array([fit[k] for fit in fits["None"]]) for k in ("seconds", "passes")}
             print(
-                f"{method:7}{of['seconds'].mean():9.2f}"
+                f"{method:9}{of['seconds'].mean():9.2f}"
                 f"{of['seconds'].sum() / plain['seconds'].sum():9.2f}{of['passes'].mean():9.1f}"
                 f"{of['passes'].sum() / plain['passes'].sum():9.2f}"
                 f"{of['accuracy'].mean():10.4f} ± {of['accuracy'].std():.4f}"
