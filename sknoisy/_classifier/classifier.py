@@ -110,8 +110,8 @@ class NoisyLabelClassifier(
         published method.
     select_noise_model : bool, default=True
         Whether the noise model has to explain the observed labels of held-out rows clearly better
-        than the same network without one, or for "s" the c-model that is trained on from it;
-        otherwise the result is that of ``noise_model=None``.
+        than the same network without one; otherwise the result is that of ``noise_model=None``.
+        An s-model that does not is kept all the same if the c-model trained from it does.
         Hard data, where many predictions are wrong, are told from noisy data in this way. False
         keeps the noise model in any case, as the published method does.
     volume_penalty : float, default=0.0
@@ -210,8 +210,8 @@ class NoisyLabelClassifier(
     selection_ : list of dict
         What was compared, plain training first: "noise_model", "start" of the noise layer,
         "log_likelihood" of an observed label of a held-out row, and "gain" over plain training with
-        its "standard_error", and "dropout" if that was chosen. With ``noise_model="s"`` a c-model
-        is among them where its gain decided. Empty if nothing was compared. Where
+        its "standard_error", and "dropout" if that was chosen. With ``noise_model="s"``, models
+        that were trained only to test it come after it. Empty if nothing was compared. Where
         labels were checked, the first is plain training on the others, the start "trusted_only" is
         training on checked rows alone, and "trusted_weight" says how often an epoch goes over
         them, if more than once.

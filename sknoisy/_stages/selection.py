@@ -15,8 +15,8 @@ _ERRORS_OF_STARTS = 1.0
 #: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
 ERRORS_OF_NOISE_MODELS = 1.64
 
-#: Standard errors by which the c-model must be better than no noise to speak for the s-model, which
-#: itself is not clearly better: at 1 %, since it may fit hard data better by its size alone.
+#: Standard errors by which the c-model must be better than plain training for an s-model to be kept
+#: that itself is not: a test at 1 %, since more weights alone may fit hard data better.
 ERRORS_OF_SUPPORT = 2.33
 
 #: Where a noise layer starts: a matrix, those of annotators, or None for what the paper computes.

@@ -40,7 +40,7 @@ _MOST_WEIGHTS_PER_ROW = 20
 #: several parts, to be the only one.
 _ERRORS_OF_TRIALS = 2.0
 
-#: Share of wrong labels in a matrix, mean over the classes, that the c-model is asked about.
+#: Mean noise rate of the classes from which on an s-model gets a second test.
 _MUCH_NOISE = 0.05
 
 
@@ -135,14 +135,14 @@ class Trainer(BaseTrainer):
         return [plain, best, *with_c]
 
     def _supported(self, plain: Candidate) -> Candidate | None:
-        """Return the s-model that another training shows to be right though it explains too little.
+        """Return an s-model to keep although it is not clearly better than plain training, or None.
 
         Where noise follows the features, a plain network predicts wrong labels as well as right
-        ones, and the average noise explains no more. If noise that starts from it and is free to
-        follow the features is clearly better than none, the labels are noisy. Of a few wrong labels
-        plain training learns as well. Iterations of EM end before observed labels are likeliest;
-        direct training from the same start maximises nothing else. If that is clearly better than
-        none, EM need not be, as long as it is not clearly worse.
+        ones, and average noise does not explain labels better. The c-model that is trained from it
+        can: then the labels are noisy. Iterations of EM end before the likelihood is at its
+        maximum: EM is kept as well if direct training from the same start is clearly better than
+        plain training, and EM itself not clearly worse. Of a few wrong labels plain training learns
+        as well.
         """
         if self.config.noise_model != "s":
             return None
