@@ -311,7 +311,8 @@ def _learn_from_neighbours(
 def _neighbours(scores: FloatArray, rows: np.ndarray) -> np.ndarray:
     """Return positions in `rows` of the rows that are nearest to each row, the nearest first."""
     n_most = _NEIGHBOURS[-1]
-    search = NearestNeighbors(n_neighbors=n_most + 1).fit(scores[rows])
+    scores = scores.astype(np.float32)  # brute force takes a quarter of the time of a tree
+    search = NearestNeighbors(n_neighbors=n_most + 1, algorithm="brute").fit(scores[rows])
     found = search.kneighbors(scores, return_distance=False)
     position = np.full(len(scores), -1)
     position[rows] = np.arange(len(rows))

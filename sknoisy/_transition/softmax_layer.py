@@ -1,4 +1,4 @@
-r"""A softmax layer on log-probabilities whose labels are observed through noise.
+r"""Softmax layers on log-probabilities whose labels are observed through noise.
 
 The discriminative counterpart of `mixture.py`. What a classifier says of the observed labels of
 rows that it did not see is mapped to the true label by one linear layer,
