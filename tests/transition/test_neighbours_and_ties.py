@@ -21,13 +21,16 @@ def observe(true, transition, random):
     return (transition[true].cumsum(axis=1) < random.uniform(size=(len(true), 1))).sum(axis=1)
 
 
-def believers(n_rows=1500, n_classes=K, spread=0.7, seed=0):
+def believers(n_rows=1500, n_classes=K, spread=0.7, sureness=0.0, seed=0):
     """Return predictions that believe pair noise, more or less, with true and observed classes."""
     random = np.random.RandomState(seed)
     transition = pair_transition(n_classes, 0.4)
     true = random.randint(n_classes, size=n_rows)
     believed = np.log(0.9 * transition[true] + 0.1 / n_classes)
-    log_proba = log_softmax(believed + spread * random.normal(size=believed.shape), axis=1)
+    believed += spread * random.normal(size=believed.shape)
+    if sureness:
+        believed *= np.exp(sureness * random.normal(size=(n_rows, 1)))
+    log_proba = log_softmax(believed, axis=1)
     return log_proba, true, observe(true, transition, random), transition
 
 
@@ -82,13 +85,17 @@ def test_a_tied_layer_finds_classes_in_predictions_that_believe_the_noise():
     assert (found == true).mean() > (scores.argmax(axis=1) == true).mean() + 0.1
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_noise_that_is_believed_is_counted(seed):
-    log_proba, true, observed, _ = believers(n_rows=1200, n_classes=12, seed=seed)
+@pytest.mark.parametrize("sureness", [0.0, 1.0])
+def test_noise_that_is_believed_is_counted_and_undone(sureness):
+    log_proba, true, observed, _ = believers(
+        n_rows=1000, n_classes=10, spread=0.7 + 0.8 * sureness, sureness=sureness
+    )
     fit = fit_noise_model(log_proba, observed)
     assert fit.is_likelier
     wrong = np.mean(observed != true)
     assert abs(rate(fit) - wrong) < 0.1 * wrong
+    assert (log_proba.argmax(axis=1) == true).mean() < 0.7
+    assert (fit.recalibration.posterior.argmax(axis=1) == true).mean() > 0.9
 
 
 def test_neighbours_see_what_a_linear_classifier_cannot(monkeypatch):
