@@ -4,7 +4,13 @@ The probabilities are those of a classifier that was trained on the observed lab
 rows that it did not see. A noise model maps them to probabilities of the true label and has a
 transition matrix; together they say how likely each observed label is. Each model is fitted to a
 part of the rows and judged by the labels of the others, so that a flexible one is not taken for its
-flexibility, and a hard problem not for noise.
+flexibility, and a hard problem not for noise. What such labels cannot tell from the best model is
+averaged with it.
+
+Then each row learns from its neighbours, rows with similar predictions: its probabilities are
+averaged with their posteriors, as far as that makes the labels of the rows likelier, which their
+neighbours' posteriors have not seen. It is an M-step with a classifier by nearest neighbours, which
+finds what a linear map of the predictions cannot.
 """
 
 from __future__ import annotations
@@ -14,6 +20,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp, softmax
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
 from sknoisy._support.threads import threads_for_classes
@@ -30,7 +38,7 @@ from sknoisy._transition.calibration import (
 from sknoisy._transition.counts import floored, soft_counts
 from sknoisy._transition.mixture import clean_log_proba as of_mixture
 from sknoisy._transition.mixture import fit_mixture
-from sknoisy._transition.softmax_layer import SoftmaxLayer, fit_softmax_layer
+from sknoisy._transition.softmax_layer import SoftmaxLayer, fit_softmax_layer, fit_tied_layer
 
 #: Of each row what is below this probability makes no difference to a layer.
 _SMALLEST_SCORE = 0.01
@@ -54,6 +62,13 @@ _SMALLEST_RATE = 0.02
 
 #: Standard errors by which noise must be likelier, to be counted.
 _ERRORS = 0.5
+
+#: Numbers of neighbours that are tried, and of neighbours that the row itself stands for. Of twenty
+#: pairs the best one must make labels likelier by three standard errors: by chance it does so in
+#: three of a hundred data sets at most (Bonferroni).
+_NEIGHBOURS = (3, 5, 10, 20, 30)
+_OWN_WEIGHTS = (1.0, 3.0, 10.0, 30.0)
+_ERRORS_OF_NEIGHBOURS = 3.0
 
 #: More classes than these have no layers, or no mixture.
 _MOST_CLASSES_FOR_LAYERS = 50
@@ -80,7 +95,11 @@ class NoiseModel(NamedTuple):
 
     def log_column(self, target: np.ndarray) -> FloatArray:
         """Return log p(observed label | true label), shape (n_samples, true)."""
-        return np.log(np.maximum(self.transition, _SMALLEST_TRANSITION)).T[target]
+        return _log_column(self.transition, target)
+
+
+def _log_column(transition: FloatArray, target: np.ndarray) -> FloatArray:
+    return np.log(np.maximum(transition, _SMALLEST_TRANSITION)).T[target]
 
 
 #: From rows to a model that is fitted to them.
@@ -93,7 +112,7 @@ class NoiseFit(NamedTuple):
     Attributes
     ----------
     name : str
-        Of the noise model.
+        Of the noise model that makes unseen labels likeliest.
     recalibration : Recalibration
         Of all rows, with the matrix of the noise model, whether noise was detected or not.
     held_out : Recalibration
@@ -124,7 +143,7 @@ class NoiseFit(NamedTuple):
 def fit_noise_model(
     log_proba: FloatArray, target: np.ndarray, *, random_state: int | None = 0
 ) -> NoiseFit:
-    """Fit noise models of rising flexibility and keep the one that explains unseen labels best.
+    """Fit noise models of rising flexibility and keep those that explain unseen labels best.
 
     Parameters
     ----------
@@ -155,14 +174,23 @@ def fit_noise_model(
         unseen = _cross_fit({**models, **nulls}, some, labels, part)
         scores = {name: _log_likelihood(unseen[name], labels) for name in unseen}
         name = max(models, key=lambda name: scores[name].mean())
-        model = models[name](_Rows(some, labels))
-        held_out = _recalibrated(name, model, unseen[name].clean_log_proba, labels)
-        assert held_out.transition is not None
+        alike = [other for other in models if _is_as_good(scores[other], scores[name])]
+        every = _Rows(some, labels)
+        fitted = [models[other](every) for other in alike]
+        start = np.mean([model.transition for model in fitted], axis=0)
+        held_out = _recalibrated(
+            alike, _mean([unseen[other].clean_log_proba for other in alike]), labels, start
+        )
+        clean = raise_to(_mean([model.predict(log_proba) for model in fitted]), held_out.sharpness)
+        if few and len(rows) > _NEIGHBOURS[-1] + 1:
+            held_out, clean = _learn_from_neighbours(
+                held_out, clean, _scores(log_proba), rows, labels, alike
+            )
         transition = held_out.transition
-        clean = raise_to(model.predict(log_proba), held_out.sharpness)
+        assert transition is not None
         if len(rows) < n_samples:
             transition = _recount(clean, target, transition)
-    log_column = model._replace(transition=transition).log_column(target)
+    log_column = _log_column(transition, target)
     of_all = held_out._replace(clean_log_proba=clean, transition=transition, log_column=log_column)
     gains = [scores[name] - scores[null] for null in nulls]
     return NoiseFit(name, of_all, held_out, rows, gains)
@@ -197,15 +225,110 @@ def _cross_fit(
     return unseen
 
 
+def _is_as_good(score: FloatArray, best: FloatArray) -> bool:
+    """Whether labels are less likely by one standard error at most."""
+    loss = best - score
+    return bool(loss.mean() <= loss.std() / np.sqrt(len(loss)))
+
+
+def _mean(log_proba: Sequence[FloatArray]) -> FloatArray:
+    """Return logarithms of mean probabilities."""
+    if len(log_proba) == 1:
+        return log_proba[0]
+    return np.asarray(logsumexp(log_proba, axis=0)) - np.log(len(log_proba))
+
+
 def _recalibrated(
-    name: str, model: NoiseModel, log_proba: FloatArray, target: np.ndarray
+    names: Sequence[str], log_proba: FloatArray, target: np.ndarray, start: FloatArray
 ) -> Recalibration:
-    """Fit sharpness and matrix once more, to what was said of rows that the model did not see."""
-    if name in _UNIFORM:
+    """Fit sharpness and matrix once more, to what was said of rows that no model did see."""
+    free = [name for name in names if name not in _UNIFORM]
+    if not free:
         return with_pooled_noise(log_proba, target)
-    n_prior = _MANY_PRIOR_LABELS if name == "matrix" else _FEW_PRIOR_LABELS
-    strength = n_prior / log_proba.shape[1]
-    return recalibrate(log_proba, target, model.transition, pseudo_count=strength)
+    n_prior = np.mean([_MANY_PRIOR_LABELS if n == "matrix" else _FEW_PRIOR_LABELS for n in free])
+    strength = float(n_prior) / log_proba.shape[1]
+    return recalibrate(log_proba, target, start, pseudo_count=strength)
+
+
+def _learn_from_neighbours(
+    held_out: Recalibration,
+    clean: FloatArray,
+    scores: FloatArray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+) -> tuple[Recalibration, FloatArray]:
+    """Average probabilities with the posteriors of rows that have similar predictions.
+
+    Parameters
+    ----------
+    held_out : Recalibration
+        Of `rows`, by models that were not fitted to them.
+    clean : ndarray of shape (n_samples, true)
+        Log-probabilities of all rows.
+    scores : ndarray of shape (n_samples, n_classes)
+        By which rows are similar.
+    rows : ndarray of shape (n_rows,)
+        Rows that may be neighbours. No row is its own.
+    labels : ndarray of shape (n_rows,)
+        Their encoded observed labels.
+    names : sequence of str
+        Of the noise models.
+
+    Returns
+    -------
+    held_out : Recalibration
+    clean : ndarray of shape (n_samples, true)
+        The same as given, unless the labels of the rows become clearly likelier.
+    """
+    neighbours = _neighbours(scores, rows)
+    posterior, proba = held_out.posterior, np.exp(held_out.clean_log_proba)
+    column = np.exp(held_out.log_column)
+    total, n_summed, gains = np.zeros_like(proba), 0, {}
+    for n_neighbours in _NEIGHBOURS:
+        while n_summed < n_neighbours:
+            total += posterior[neighbours[rows, n_summed]]
+            n_summed += 1
+        for weight in _OWN_WEIGHTS:
+            likelihood = ((total + weight * proba) * column).sum(axis=1) / (n_neighbours + weight)
+            gain = np.log(np.maximum(likelihood, 1e-300)) - held_out.log_likelihood
+            gains[weight, n_neighbours] = gain
+    best = max(gains.values(), key=lambda gain: gain.mean())
+    if best.mean() <= _ERRORS_OF_NEIGHBOURS * best.std() / np.sqrt(len(best)):
+        return held_out, clean
+    # As near to what was given as is as good.
+    weight = max(weight for (weight, _), gain in gains.items() if _is_as_good(gain, best))
+    n_neighbours = max(_NEIGHBOURS, key=lambda number: gains[weight, number].mean())
+    transition = held_out.transition
+    assert transition is not None
+    smooth = _smoothed(posterior, held_out.clean_log_proba, neighbours[rows, :n_neighbours], weight)
+    found = _recalibrated(names, smooth, labels, transition)
+    posterior = softmax(clean[rows] + held_out.log_column, axis=1)
+    smooth = _smoothed(posterior, clean, neighbours[:, :n_neighbours], weight)
+    return found, raise_to(smooth, found.sharpness)
+
+
+def _neighbours(scores: FloatArray, rows: np.ndarray) -> np.ndarray:
+    """Return positions in `rows` of the rows that are nearest to each row, the nearest first."""
+    n_most = _NEIGHBOURS[-1]
+    scores = scores.astype(np.float32)  # brute force takes a quarter of the time of a tree
+    search = NearestNeighbors(n_neighbors=n_most + 1, algorithm="brute").fit(scores[rows])
+    found = search.kneighbors(scores, return_distance=False)
+    position = np.full(len(scores), -1)
+    position[rows] = np.arange(len(rows))
+    left_out = found == position[:, None]
+    left_out[~left_out.any(axis=1), -1] = True
+    return found[~left_out].reshape(len(scores), n_most)
+
+
+def _smoothed(
+    posterior: FloatArray, log_proba: FloatArray, neighbours: np.ndarray, weight: float
+) -> FloatArray:
+    """Return logarithms of the mean of posteriors of neighbours and of weighted probabilities."""
+    total = weight * np.exp(log_proba)
+    for nearest in neighbours.T:
+        total += posterior[nearest]
+    return np.log(np.maximum(total / total.sum(axis=1, keepdims=True), _SMALLEST_TRANSITION))
 
 
 def _log_likelihood(unseen: _Unseen, target: np.ndarray) -> FloatArray:
@@ -288,6 +411,12 @@ class _Rows:
         )
         return NoiseModel(lambda given: of_mixture(mixture, view(given)), mixture.transition)
 
+    @cached_property
+    def tied(self) -> SoftmaxLayer:
+        """A layer whose weights are the matrix."""
+        start = self.start.transition
+        return fit_tied_layer(self.scores, self.target, start, prior=_PRIOR_LABELS * self.prior)
+
     def layer(self, penalty: float, matrix: str) -> NoiseModel:
         """Fit a softmax layer.
 
@@ -295,12 +424,14 @@ class _Rows:
         ----------
         penalty : float
             Of its weights.
-        matrix : {"fixed", "uniform", "matrix", "mixture"}
-            "fixed" is the identity, "uniform" has one rate of errors; "matrix" and "mixture" are
-            free and start from these models.
+        matrix : {"fixed", "uniform", "matrix", "tied", "mixture"}
+            "fixed" is the identity, "uniform" has one rate of errors; "matrix", "tied" and
+            "mixture" are free and start from these models.
         """
         bias: FloatArray = np.zeros(self.n_classes)
-        if matrix == "mixture":
+        if matrix == "tied":
+            weight, bias, transition = self.tied
+        elif matrix == "mixture":
             weight, bias = _linear_map(self.scores, self.mixture.predict(self.log_proba))
             transition = floored(self.mixture.transition, 1e-4)
         else:
@@ -315,7 +446,7 @@ class _Rows:
             penalty=penalty,
             matrix=matrix if matrix in ("fixed", "uniform") else _drawn_to_its_rate(transition),
         )
-        return NoiseModel(lambda given: layer.clean_log_proba(_scores(given)), layer.transition)
+        return _on_scores(layer)
 
 
 #: The two ways to explain labels without noise.
@@ -333,6 +464,8 @@ _MODELS: dict[str, Fit] = {
     "layer, uniform": lambda rows: rows.layer(10.0, "uniform"),
     "mixture": lambda rows: rows.mixture,
     "layer, matrix": lambda rows: rows.layer(10.0, "matrix"),
+    "tied layer": lambda rows: _on_scores(rows.tied),
+    "layer on tied": lambda rows: rows.layer(10.0, "tied"),
     "free layer, matrix": lambda rows: rows.layer(1.0, "matrix"),
     "layer on mixture": lambda rows: rows.layer(1.0, "mixture"),
 }
@@ -349,6 +482,10 @@ def _drawn_to_its_rate(transition: FloatArray) -> FloatArray:
 
 def _sharpened(sharpness: float, transition: FloatArray) -> NoiseModel:
     return NoiseModel(lambda given: raise_to(given, sharpness), transition)
+
+
+def _on_scores(layer: SoftmaxLayer) -> NoiseModel:
+    return NoiseModel(lambda given: layer.clean_log_proba(_scores(given)), layer.transition)
 
 
 def _scores(log_proba: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-r"""A softmax layer on log-probabilities whose labels are observed through noise.
+r"""Softmax layers on log-probabilities whose labels are observed through noise.
 
 The discriminative counterpart of `mixture.py`. What a classifier says of the observed labels of
 rows that it did not see is mapped to the true label by one linear layer,
@@ -129,6 +129,77 @@ def fit_softmax_layer(
         options={"maxiter": max_iter, "ftol": _TOLERANCE},
     )
     return unpack(found.x)
+
+
+def fit_tied_layer(
+    scores: FloatArray,
+    target: np.ndarray,
+    start: FloatArray,
+    *,
+    prior: FloatArray,
+    max_iter: int = _MAX_ITER,
+) -> SoftmaxLayer:
+    """Fit a layer whose weights are the transition matrix, by L-BFGS.
+
+    A classifier that believes noisy labels predicts the row ``T_i`` of the matrix for rows of class
+    i, so the nearer a prediction ``q_t`` is to that row, the likelier is the class,
+    ``p(y=i | q_t) ~ exp(b_i - beta KL(T_i || q_t))``. That is a softmax layer on ``log q_t`` with
+    the weights ``beta T^T``. Where the matrix is the identity, it is temperature scaling with a
+    bias. The biases have standard normal priors.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_classes)
+        Logarithms of the predictions.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    start : ndarray of shape (true, observed)
+        The matrix where the search starts.
+    prior : ndarray of shape (true, observed)
+        Labels that are added to those of each true class.
+    max_iter : int, default=60
+
+    Returns
+    -------
+    SoftmaxLayer
+    """
+    n_classes = scores.shape[1]
+    n_free = n_classes**2
+
+    def unpack(parameters: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        transition = _softmax(parameters[:n_free].reshape(n_classes, n_classes))
+        return transition, parameters[n_free:-1], float(np.exp(parameters[-1]))
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        transition, bias, sharpness = unpack(parameters)
+        logs = np.log(np.maximum(transition, _SMALLEST_LIKELIHOOD))
+        divergence = (transition * logs).sum(axis=1) - scores @ transition.T
+        clean = _softmax(bias - sharpness * divergence)
+        posterior = clean * transition.T[target]
+        evidence = np.maximum(posterior.sum(axis=1), _SMALLEST_LIKELIHOOD)
+        posterior /= evidence[:, None]
+        value = (bias @ bias) / 2 - np.log(evidence).sum() - (prior * logs).sum()
+        excess = clean - posterior
+        mass = excess.sum(axis=0)
+        counts = soft_counts(posterior, target, n_classes) + prior
+        # The matrix stands in the weights and in the noise.
+        in_weights = sharpness * transition * (excess.T @ scores - mass[:, None] * logs)
+        slope = (counts - in_weights).sum(axis=1, keepdims=True) * transition - counts + in_weights
+        gradient = [slope.ravel(), mass + bias, [in_weights.sum()]]
+        return value / len(target), np.concatenate(gradient) / len(target)
+
+    found = minimize(
+        loss,
+        np.concatenate(
+            [np.log(np.maximum(start, _SMALLEST_TRANSITION)).ravel(), np.zeros(n_classes + 1)]
+        ),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "ftol": _TOLERANCE},
+    )
+    transition, bias, sharpness = unpack(found.x)
+    entropy = -(transition * np.log(np.maximum(transition, _SMALLEST_LIKELIHOOD))).sum(axis=1)
+    return SoftmaxLayer(sharpness * transition.T, bias + sharpness * entropy, transition)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

@@ -107,9 +107,14 @@ def label_quality(
     models of increasing flexibility map that to the true label: one sharpness with one error rate
     or with a matrix, a mixture of Gaussian classes, and a softmax layer on the log-probabilities,
     which is the noise adaptation layer on top of any classifier. They are fitted to part of the
-    rows. The one that makes the labels of the other rows most likely is used, with its sharpness
-    and matrix fitted again to its predictions for unseen rows. If no noise makes them as likely,
-    the matrix is the identity, and the posteriors serve as a ranking.
+    rows. The one that makes the labels of the other rows most likely is used, or the mean of those
+    that are not worse by more than one standard error, with sharpness and matrix fitted again to
+    predictions for unseen rows. If no noise makes them as likely, the matrix is the identity, and
+    the posteriors serve as a ranking.
+
+    Up to fifty classes, the probabilities of each row are then averaged with the posteriors of up
+    to thirty rows with similar predictions, if that makes the labels clearly more likely. The
+    posteriors of these rows have not seen the label.
 
     Examples
     --------
