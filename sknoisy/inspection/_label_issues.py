@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils import Bunch
 from sknoisy._crowd.answers import has_answers
 from sknoisy._review.issues import LabelIssues
 from sknoisy._support.validation import FloatArray
+from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.inspection._answers import (
     answer_quality,
     find_answer_issues,
@@ -83,6 +85,11 @@ def label_quality(
         every label is seen in every fold, or if `pred_proba` is no array of probabilities with a
         row for each label and a column for each class, in the order of the classes.
 
+    Warns
+    -----
+    UnreliableFitWarning
+        If the fitted classifier kept no noise model, and every quality is therefore 1.
+
     See Also
     --------
     find_label_issues : How many labels are wrong, which ones, and what they should be.
@@ -145,6 +152,14 @@ def label_quality(
         n_jobs=n_jobs,
     )
     quality = evidence.posterior[np.arange(len(labels)), evidence.target]
+    if len(quality) and quality.min() == 1.0:
+        warnings.warn(
+            "No noise model was kept (`noise_model_` is None), so that every label has quality 1, "
+            "which ranks nothing. Pass `cv` to judge labels by predictions for rows that were held "
+            "out.",
+            UnreliableFitWarning,
+            stacklevel=2,
+        )
     return _with_index(quality, index, name="quality")
 
 

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from sknoisy import NoisyLabelClassifier
+from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.inspection import find_label_issues, label_quality
 from sknoisy.metrics import noisy_log_likelihood_scorer
 from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
@@ -244,6 +245,14 @@ def test_fitted_estimator_without_a_noise_model_is_refused():
     plain = classifier(noise_model=None, max_epochs=1).fit(X, y)
     with pytest.raises(ValueError, match="noise_model=None"):
         label_quality(plain, X, y)
+
+
+def test_a_fit_that_kept_no_noise_model_ranks_nothing_and_says_so():
+    plain = classifier(max_epochs=5, select_noise_model=True).fit(X, y_true)
+    assert plain.noise_model_ is None
+    with pytest.warns(UnreliableFitWarning, match="every label has quality 1"):
+        assert np.all(label_quality(plain, X, y) == 1)
+    assert len(find_label_issues(plain, X, y).indices) == 0
 
 
 def test_rows_that_do_not_belong_together_are_refused(fitted):
