@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,8 @@ class Trainer(BaseTrainer):
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         if self.estimator.can_recount:
             again = self._tried_again(best)
+            if again and again[0].start == "sparse" and self._best_of([best, *again]) is best:
+                again += self._tried_again(best, balanced=False)
             tried, best = [*tried, *again], select_start([best, *again], cautious=True)
         self.candidates += tried
         if not self._tries_c:
@@ -232,7 +235,7 @@ class Trainer(BaseTrainer):
                 tried = self._not_behind(tried)
         return tried
 
-    def _tried_again(self, best: Candidate) -> list[Candidate]:
+    def _tried_again(self, best: Candidate, *, balanced: bool = True) -> list[Candidate]:
         """Train anew with an estimate from the joint training, as long as it helps.
 
         With many classes, or few rows of each, the predictions of the baseline are poor, and so is
@@ -240,9 +243,10 @@ class Trainer(BaseTrainer):
         even where it explains less beside predictions that were trained with another matrix.
         """
         tried, last = list[Candidate](), best
+        recount = partial(self.estimator.recount, balanced=balanced)
         for _ in range(_MOST_RECOUNTS):
             predict = self._predictor(last)
-            name, estimate = self.net.group.lead(self.estimator.recount, predict)
+            name, estimate = self.net.group.lead(recount, predict)
             self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
             start = with_own_label_likeliest(estimate.transition)
             if name != "sparse" and not self._is_likelier_beside(last, name, start):
