@@ -49,6 +49,8 @@ class Candidate:
         networks more than what they know, therefore makes no difference.
     weight : ndarray of shape (n_judged,)
         Sample weights of these rows, of mean one.
+    trial : Candidate or None
+        The short training with the same start that its own went on from.
     penalty : float
         What is taken off its gain, for a start whose entries were estimated from the same labels:
         by half an entry a row, its log-likelihood is too high.
@@ -68,6 +70,7 @@ class Candidate:
     start: str | None = None
     transition: Start = None
     before: Candidate | None = None
+    trial: Candidate | None = None
     penalty: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     log_likelihood: np.ndarray = field(default_factory=lambda: np.empty(0))

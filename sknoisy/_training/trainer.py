@@ -74,6 +74,9 @@ class Trainer(BaseTrainer):
         Knows which classes have enough observed labels for an estimate of their noise.
     """
 
+    #: By the name of their start, the short joint trainings that longer ones go on from.
+    _trials: dict[str, Candidate] = {}
+
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
         config = self.config
@@ -228,6 +231,8 @@ class Trainer(BaseTrainer):
         It is then left out, and the starts are in the order in which they were given.
         """
         tried = [self._candidate(self._joint_stage, *start, before) for start in starts]
+        for candidate in tried:
+            candidate.trial = self._trials.get(str(candidate.start))
         for number in range(len(self.folds)):
             for candidate in tried:
                 self._train_in(number, candidate)
@@ -294,14 +299,17 @@ class Trainer(BaseTrainer):
     def _train_in(self, number: int, candidate: Candidate) -> None:
         """Train a candidate in one of the folds, and judge it by all rows held out so far."""
         self._begin(number, candidate)
-        end = self.stages.train(candidate, self.folds[number], number=number)
-        candidate.epochs.append(end.best_epoch)
+        trial = candidate.trial
+        end = self.stages.train(candidate, self.folds[number], number=number, trial=trial)
+        candidate.epochs.append(end.best_epoch + (sum(trial.epochs) if trial else 0))
         candidate.states.append(self.stages.state())
         self._judge_candidate(candidate, self.folds[number])
 
     def _begin(self, number: int, candidate: Candidate) -> None:
         """Give the network the weights from which the training of a candidate starts."""
-        if candidate.before is None:
+        if candidate.trial is not None:
+            self.stages.restore(candidate.trial.states[number])
+        elif candidate.before is None:
             self.stages.start_over()
         else:
             self.stages.restore(candidate.before.states[number])
@@ -413,27 +421,52 @@ class Trainer(BaseTrainer):
                 all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
             ):
                 distinct.append(start)
-        starts = distinct
+        starts, self._trials = distinct, {}
         if len(starts) == 1 or not self.folds:
             return starts
-        fold = self.folds[0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
         tried = [self._candidate("start", *start, before) for start in starts]
+        first = min(_SHORTEST_TRAINING, n_epochs)
         for candidate in tried:
             self._begin(0, candidate)
-            self.stages.loss_after(fold, n_epochs, np.asarray(candidate.transition))
-            self._judge_candidate(candidate, fold)
-        return [(str(c.start), c.transition) for c in self._not_behind(tried)]
+            self._go_on_with_trial(candidate, first)
+        if n_epochs > first:
+            tried = self._not_behind(tried, 2 * _ERRORS_OF_TRIALS)
+            for candidate in tried if len(tried) > 1 else []:
+                self.stages.restore(candidate.states.pop())
+                self._go_on_with_trial(candidate, n_epochs - first)
+        tried = self._not_behind(tried)
+        self._trials = {str(c.start): c for c in tried} if self._goes_on_from_trials else {}
+        return [(str(c.start), c.transition) for c in tried]
+
+    @property
+    def _goes_on_from_trials(self) -> bool:
+        """Whether the joint training goes on from the short one of its start.
+
+        Where each part is held out in turn, the short one was on the first of them only.
+        """
+        one_fold = self.config.hold_out and self._joint_stage == "s"
+        return one_fold and not self.data.learns_from_answers
+
+    def _go_on_with_trial(self, trial: Candidate, n_epochs: int) -> None:
+        """Train jointly for a few epochs, from the weights that the network has, and judge it."""
+        transition = None if trial.epochs else np.asarray(trial.transition)
+        self.stages.loss_after(self.folds[0], n_epochs, transition, number=len(trial.epochs))
+        trial.epochs.append(n_epochs)
+        trial.states.append(self.stages.state())
+        self._judge_candidate(trial, self.folds[0])
 
     @staticmethod
-    def _not_behind(tried: list[Candidate]) -> list[Candidate]:
-        """Leave out the candidates that the best one is clearly ahead of."""
+    def _not_behind(
+        tried: list[Candidate], n_errors: float = _ERRORS_OF_TRIALS
+    ) -> list[Candidate]:
+        """Leave out the candidates that the best one is ahead of by so many standard errors."""
         best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
 
         def is_behind(candidate: Candidate) -> bool:
             gain, error = best.gain(candidate)
-            return gain > _ERRORS_OF_TRIALS * error
+            return gain > n_errors * error
 
         return [candidate for candidate in tried if not is_behind(candidate)]
 
