@@ -427,17 +427,15 @@ class Trainer(BaseTrainer):
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
         tried = [self._candidate("start", *start, before) for start in starts]
-        first = min(_SHORTEST_TRAINING, n_epochs)
-        for candidate in tried:
-            self._begin(0, candidate)
-            self._go_on_with_trial(candidate, first)
-        if n_epochs > first:
-            tried = self._not_behind(tried, 2 * _ERRORS_OF_TRIALS)
-            for candidate in tried if len(tried) > 1 else []:
-                self.stages.restore(candidate.states.pop())
-                self._go_on_with_trial(candidate, n_epochs - first)
+        self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
+        tried = self._not_behind(tried, 2 * _ERRORS_OF_TRIALS)
+        self._go_on_with_trials(tried, n_epochs)
         tried = self._not_behind(tried)
-        self._trials = {str(c.start): c for c in tried} if self._goes_on_from_trials else {}
+        if self._goes_on_from_trials:
+            self._trials = {str(c.start): c for c in tried}
+            if not self._tries_c:
+                self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
+                tried = self._not_behind(tried, 1.0)
         return [(str(c.start), c.transition) for c in tried]
 
     @property
@@ -449,13 +447,21 @@ class Trainer(BaseTrainer):
         one_fold = self.config.hold_out and self._joint_stage == "s"
         return one_fold and not self.data.learns_from_answers
 
-    def _go_on_with_trial(self, trial: Candidate, n_epochs: int) -> None:
-        """Train jointly for a few epochs, from the weights that the network has, and judge it."""
-        transition = None if trial.epochs else np.asarray(trial.transition)
-        self.stages.loss_after(self.folds[0], n_epochs, transition, number=len(trial.epochs))
-        trial.epochs.append(n_epochs)
-        trial.states.append(self.stages.state())
-        self._judge_candidate(trial, self.folds[0])
+    def _go_on_with_trials(self, trials: list[Candidate], n_epochs: int) -> None:
+        """Train several candidates jointly until they have had so many epochs, and judge them."""
+        for trial in trials if len(trials) > 1 else []:
+            more = n_epochs - sum(trial.epochs)
+            if more <= 0:
+                continue
+            if trial.states:
+                self.stages.restore(trial.states.pop())
+            else:
+                self._begin(0, trial)
+            transition = None if trial.epochs else np.asarray(trial.transition)
+            self.stages.loss_after(self.folds[0], more, transition, number=len(trial.epochs))
+            trial.epochs.append(more)
+            trial.states.append(self.stages.state())
+            trial.judge(self.stages.unseen_log_likelihood(self.folds[0]), self.data.weight)
 
     @staticmethod
     def _not_behind(
