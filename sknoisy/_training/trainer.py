@@ -74,9 +74,6 @@ class Trainer(BaseTrainer):
         Knows which classes have enough observed labels for an estimate of their noise.
     """
 
-    #: By the name of their start, the short joint trainings that longer ones go on from.
-    _trials: dict[str, Candidate] = {}
-
     def run(self) -> None:
         """Train the stages that the network has not been through, or the last one again."""
         config = self.config
@@ -464,9 +461,7 @@ class Trainer(BaseTrainer):
             trial.judge(self.stages.unseen_log_likelihood(self.folds[0]), self.data.weight)
 
     @staticmethod
-    def _not_behind(
-        tried: list[Candidate], n_errors: float = _ERRORS_OF_TRIALS
-    ) -> list[Candidate]:
+    def _not_behind(tried: list[Candidate], n_errors: float = _ERRORS_OF_TRIALS) -> list[Candidate]:
         """Leave out the candidates that the best one is ahead of by so many standard errors."""
         best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
 
