@@ -78,8 +78,8 @@ def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: 
 def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     """Hold each part of the rows out in turn; no fold if there are too few rows to split.
 
-    Halves cost the least. Of few rows a half says too little about training on all of them, and of
-    many one half says enough.
+    Halves cost the least. Of few rows, or few of each class, a half says too little about training
+    on all of them, and of many one half says enough.
     """
     n_rows = len(data)
     if n_rows < FEWEST_ROWS:

@@ -10,7 +10,8 @@ import numpy as np
 
 from sknoisy._crowd.annotators import AnnotatorNoise
 
-_ERRORS_OF_STARTS = 1.0
+#: Standard errors by which a start of the noise layer must be better than another one.
+ERRORS_OF_STARTS = 1.0
 
 #: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
 ERRORS_OF_NOISE_MODELS = 1.64
@@ -158,7 +159,7 @@ def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
         Of starts that are as good, the first one is taken; the last one where noise is taken for
         granted.
     """
-    return select(starts if cautious else starts[::-1], _ERRORS_OF_STARTS)
+    return select(starts if cautious else starts[::-1], ERRORS_OF_STARTS)
 
 
 def select_noise_model(candidates: Sequence[Candidate]) -> Candidate:

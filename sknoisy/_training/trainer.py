@@ -12,6 +12,7 @@ from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import warn_of_no_convergence
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import (
+    ERRORS_OF_STARTS,
     ERRORS_OF_SUPPORT,
     Candidate,
     Start,
@@ -410,7 +411,10 @@ class Trainer(BaseTrainer):
     ) -> list[tuple[str, Start]]:
         """Return the starts that are not clearly behind another after a short joint training.
 
-        Of those that are all but the same, the simpler one.
+        Of those that are all but the same, the simpler one. A start that is far behind after the
+        first epochs ends there. Those that are not clearly behind are trained twice as long, and
+        left out if they are behind by a standard error, where the training that follows goes on
+        from there; the c-model is tried beside each of them.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -432,7 +436,7 @@ class Trainer(BaseTrainer):
             self._trials = {str(c.start): c for c in tried}
             if not self._tries_c:
                 self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
-                tried = self._not_behind(tried, 1.0)
+                tried = self._not_behind(tried, ERRORS_OF_STARTS)
         return [(str(c.start), c.transition) for c in tried]
 
     @property
