@@ -411,10 +411,10 @@ class Trainer(BaseTrainer):
     ) -> list[tuple[str, Start]]:
         """Return the starts that are not clearly behind another after a short joint training.
 
-        Of those that are all but the same, the simpler one. A start that is far behind after the
-        first epochs ends there. Those that are not clearly behind are trained twice as long, and
-        left out if they are behind by a standard error, where the training that follows goes on
-        from there; the c-model is tried beside each of them.
+        Of those that are all but the same, the simpler one. Where the training that follows goes on
+        from there, a start that is far behind after the first epochs ends with them, and those that
+        are not clearly behind are trained twice as long, and left out if they are behind by a
+        standard error; but not if the c-model is tried beside each of them.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -428,8 +428,9 @@ class Trainer(BaseTrainer):
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
         tried = [self._candidate("start", *start, before) for start in starts]
-        self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
-        tried = self._not_behind(tried, 2 * _ERRORS_OF_TRIALS)
+        if self._goes_on_from_trials:
+            self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
+            tried = self._not_behind(tried, 2 * _ERRORS_OF_TRIALS)
         self._go_on_with_trials(tried, n_epochs)
         tried = self._not_behind(tried)
         if self._goes_on_from_trials:
