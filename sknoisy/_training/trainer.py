@@ -414,7 +414,7 @@ class Trainer(BaseTrainer):
         Of those that are all but the same, the simpler one. Where the training that follows goes on
         from there, a start that is far behind after the first epochs ends with them, and those that
         are not clearly behind are trained twice as long, and left out if they are behind by a
-        standard error; but not if the c-model is tried beside each of them.
+        standard error.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -434,10 +434,9 @@ class Trainer(BaseTrainer):
         self._go_on_with_trials(tried, n_epochs)
         tried = self._not_behind(tried)
         if self._goes_on_from_trials:
+            self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
+            tried = self._not_behind(tried, ERRORS_OF_STARTS)
             self._trials = {str(c.start): c for c in tried}
-            if not self._tries_c:
-                self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
-                tried = self._not_behind(tried, ERRORS_OF_STARTS)
         return [(str(c.start), c.transition) for c in tried]
 
     @property
