@@ -272,9 +272,9 @@ class NoisyLabelClassifier(
     learned wrong labels too. It keeps those of the baseline for "confusion" and "hard_confusion",
     as the paper does, and when the best epoch of the baseline came in the second half of
     `max_epochs`, so that new weights would need more.
-    Without early stopping each half of the rows, or each quarter of fewer than 1000, is held out
-    in turn from each stage to judge it, before the stage is trained on all of them. From 2000 rows
-    on one half judges.
+    Without early stopping each half of the rows, or each quarter of fewer than 1000 or of few of
+    each class, is held out in turn from each stage to judge it, before the stage is trained on all
+    of them. From 2000 rows on one half judges.
 
     With several answers a row, each annotator has a matrix of its own,
 

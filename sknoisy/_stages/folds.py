@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from sknoisy._data.training_data import TrainingData
+from sknoisy._transition.calibration import are_few_rows
 
 #: Noise is estimated from no fewer rows.
 FEWEST_ROWS = 64
@@ -77,13 +78,14 @@ def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: 
 def cross_folds(data: TrainingData, seed: int) -> list[Fold]:
     """Hold each part of the rows out in turn; no fold if there are too few rows to split.
 
-    Halves cost the least. Of few rows a half says too little about training on all of them, and of
-    many one half says enough.
+    Halves cost the least. Of few rows, or few of each class, a half says too little about training
+    on all of them, and of many one half says enough.
     """
     n_rows = len(data)
     if n_rows < FEWEST_ROWS:
         return []
-    n_parts = _PARTS_OF_FEW_ROWS if n_rows < _FEWEST_ROWS_FOR_HALVES else 2
+    few = n_rows < _FEWEST_ROWS_FOR_HALVES or are_few_rows(n_rows, data.n_classes)
+    n_parts = _PARTS_OF_FEW_ROWS if few and n_rows < _FEWEST_ROWS_FOR_ONE_HALF else 2
     strata = data.target
     if data.trusted is not None:
         strata = strata + data.n_classes * data.trusted.mask

@@ -10,7 +10,8 @@ import numpy as np
 
 from sknoisy._crowd.annotators import AnnotatorNoise
 
-_ERRORS_OF_STARTS = 1.0
+#: Standard errors by which a start of the noise layer must be better than another one.
+ERRORS_OF_STARTS = 1.0
 
 #: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
 ERRORS_OF_NOISE_MODELS = 1.64
@@ -49,6 +50,8 @@ class Candidate:
         networks more than what they know, therefore makes no difference.
     weight : ndarray of shape (n_judged,)
         Sample weights of these rows, of mean one.
+    trial : Candidate or None
+        The short training with the same start that its own went on from.
     penalty : float
         What is taken off its gain, for a start whose entries were estimated from the same labels:
         by half an entry a row, its log-likelihood is too high.
@@ -68,6 +71,7 @@ class Candidate:
     start: str | None = None
     transition: Start = None
     before: Candidate | None = None
+    trial: Candidate | None = None
     penalty: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     log_likelihood: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -155,7 +159,7 @@ def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
         Of starts that are as good, the first one is taken; the last one where noise is taken for
         granted.
     """
-    return select(starts if cautious else starts[::-1], _ERRORS_OF_STARTS)
+    return select(starts if cautious else starts[::-1], ERRORS_OF_STARTS)
 
 
 def select_noise_model(candidates: Sequence[Candidate]) -> Candidate:

@@ -127,9 +127,27 @@ class Stages:
         self.held_out = self.data.dataset(fold.valid)
 
     def train(
-        self, candidate: Candidate, fold: Fold, *, max_epochs: int | None = None, number: int = 0
+        self,
+        candidate: Candidate,
+        fold: Fold,
+        *,
+        max_epochs: int | None = None,
+        number: int = 0,
+        trial: Candidate | None = None,
     ) -> StageEnd:
-        """Train one stage with the noise layer that belongs to it."""
+        """Train one stage with the noise layer that belongs to it.
+
+        Parameters
+        ----------
+        candidate : Candidate
+        fold : Fold
+        max_epochs : int or None, default=None
+            None is the parameter of the classifier.
+        number : int, default=0
+            Of the fold.
+        trial : Candidate or None, default=None
+            The short training that ended with the weights and the noise layer of the network.
+        """
         config, stage = self.config, candidate.stage
         self._reseed(stage, number)
         self.set_dropout(candidate)
@@ -138,8 +156,10 @@ class Stages:
             self.net.network.noise = None
         elif stage == "c":
             self._attach_feature_noise(candidate)
-        else:
+        elif trial is None:
             self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
+        else:
+            max_epochs = max(1, config.max_epochs - sum(trial.epochs))
         if stage == "trusted":
             rows = self.checked_rows(fold)
             n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
@@ -200,11 +220,21 @@ class Stages:
             )
 
     def loss_after(
-        self, fold: Fold, n_epochs: int, transition: np.ndarray | AnnotatorNoise
+        self,
+        fold: Fold,
+        n_epochs: int,
+        transition: np.ndarray | AnnotatorNoise | None,
+        *,
+        number: int = 0,
     ) -> float:
-        """Return the held-out loss after so many joint epochs."""
-        self._reseed("start", 0)
-        self.attach(transition)
+        """Return the held-out loss after so many joint epochs.
+
+        With a matrix, or matrices of annotators; None goes on with the noise layer as it is, and
+        rows in an order that belongs to a number.
+        """
+        self._reseed("start", number)
+        if transition is not None:
+            self.attach(transition)
         end = self.net.train_stage(
             "start",
             self.data.dataset(fold.train),

@@ -134,7 +134,7 @@ class NoiseEstimator:
             and n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
-    def recount(self, predict: Predict) -> tuple[str, Estimate]:
+    def recount(self, predict: Predict, *, balanced: bool = True) -> tuple[str, Estimate]:
         """Return an estimate from the clean predictions of a network that was trained jointly.
 
         With few rows of each class it is that of one wrong label a class, unless labels that were
@@ -144,6 +144,8 @@ class NoiseEstimator:
         ----------
         predict : callable
             As for `estimates`.
+        balanced : bool, default=True
+            Whether one wrong label a class is sought where classes are as frequent as their labels.
 
         Returns
         -------
@@ -156,9 +158,12 @@ class NoiseEstimator:
         unseen = np.isin(rows, self.unseen)
         if self.has_few_rows:
             judged = unseen if self.config.hold_out else None
-            sparse = self.estimate(self._seeded(partial(sparse_start, judged=judged)), predict)
+            start = self._seeded(partial(sparse_start, judged=judged))
+            sparse = self.estimate(start, predict)
             simple = self.estimate(self._seeded(calibrated_start), predict, self.unseen)
             if not self._is_behind(sparse, simple):
+                if balanced:
+                    sparse = self.estimate(partial(start, balanced=True), predict)
                 self.optimism = sparse.optimism
                 return "sparse", sparse
             if not self.config.hold_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,32 +20,25 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
-from sknoisy._training.base import BaseTrainer
 from sknoisy._training.noise_estimates import (
     Predict,
-    all_but_the_same,
     say_no_noise,
 )
+from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 from sknoisy._transition.trusted import trusted_counts
 
 _CLEARLY_BETTER = 1e-3
-_SHORT_TRAINING = 8  # one epoch for so many of the baseline
-_SHORTEST_TRAINING = 4
 _MOST_RECOUNTS = 5
 
 #: Weights of the c-model for each row, above which it is not tried unless it was asked for.
 _MOST_WEIGHTS_PER_ROW = 20
 
-#: Standard errors by which a start must be ahead, after a short training or in the first of
-#: several parts, to be the only one.
-_ERRORS_OF_TRIALS = 2.0
-
 #: Mean noise rate of the classes from which on an s-model gets a second test.
 _MUCH_NOISE = 0.05
 
 
-class Trainer(BaseTrainer):
+class Trainer(TrialsOfStarts):
     """Take a net through its stages, and keep the noise model only if it earns its place.
 
     Rows are held out, or, when they are few, each part of them is held out in turn from a network
@@ -124,6 +118,8 @@ class Trainer(BaseTrainer):
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         if self.estimator.can_recount:
             again = self._tried_again(best)
+            if again and again[0].start == "sparse" and self._best_of([best, *again]) is best:
+                again += self._tried_again(best, balanced=False)
             tried, best = [*tried, *again], select_start([best, *again], cautious=True)
         self.candidates += tried
         if not self._tries_c:
@@ -225,6 +221,8 @@ class Trainer(BaseTrainer):
         It is then left out, and the starts are in the order in which they were given.
         """
         tried = [self._candidate(self._joint_stage, *start, before) for start in starts]
+        for candidate in tried:
+            candidate.trial = self._trials.get(str(candidate.start))
         for number in range(len(self.folds)):
             for candidate in tried:
                 self._train_in(number, candidate)
@@ -232,7 +230,7 @@ class Trainer(BaseTrainer):
                 tried = self._not_behind(tried)
         return tried
 
-    def _tried_again(self, best: Candidate) -> list[Candidate]:
+    def _tried_again(self, best: Candidate, *, balanced: bool = True) -> list[Candidate]:
         """Train anew with an estimate from the joint training, as long as it helps.
 
         With many classes, or few rows of each, the predictions of the baseline are poor, and so is
@@ -240,9 +238,10 @@ class Trainer(BaseTrainer):
         even where it explains less beside predictions that were trained with another matrix.
         """
         tried, last = list[Candidate](), best
+        recount = partial(self.estimator.recount, balanced=balanced)
         for _ in range(_MOST_RECOUNTS):
             predict = self._predictor(last)
-            name, estimate = self.net.group.lead(self.estimator.recount, predict)
+            name, estimate = self.net.group.lead(recount, predict)
             self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
             start = with_own_label_likeliest(estimate.transition)
             if name != "sparse" and not self._is_likelier_beside(last, name, start):
@@ -250,7 +249,7 @@ class Trainer(BaseTrainer):
             tried.append(self._try(self._joint_stage, name, start, best.before))
             before, last = last, tried[-1]
             gain, error = last.gain(before)
-            if name == before.start and gain <= _ERRORS_OF_TRIALS * error:
+            if name == before.start and gain <= ERRORS_OF_TRIALS * error:
                 break
         return tried
 
@@ -277,30 +276,14 @@ class Trainer(BaseTrainer):
                 return []
         return [candidate]
 
-    def _candidate(
-        self,
-        stage: str,
-        start: str | None,
-        transition: Start,
-        before: Candidate | None,
-    ) -> Candidate:
-        penalty = self.estimator.penalty(start, transition)
-        return Candidate(stage, start, transition, before, penalty=penalty, dropout=self.dropout)
-
     def _train_in(self, number: int, candidate: Candidate) -> None:
         """Train a candidate in one of the folds, and judge it by all rows held out so far."""
         self._begin(number, candidate)
-        end = self.stages.train(candidate, self.folds[number], number=number)
-        candidate.epochs.append(end.best_epoch)
+        trial = candidate.trial
+        end = self.stages.train(candidate, self.folds[number], number=number, trial=trial)
+        candidate.epochs.append(end.best_epoch + (sum(trial.epochs) if trial else 0))
         candidate.states.append(self.stages.state())
         self._judge_candidate(candidate, self.folds[number])
-
-    def _begin(self, number: int, candidate: Candidate) -> None:
-        """Give the network the weights from which the training of a candidate starts."""
-        if candidate.before is None:
-            self.stages.start_over()
-        else:
-            self.stages.restore(candidate.before.states[number])
 
     def _judge_candidate(
         self, candidate: Candidate, fold: Fold, transition: np.ndarray | None = None
@@ -392,46 +375,6 @@ class Trainer(BaseTrainer):
         losses[0] -= _CLEARLY_BETTER
         best = list(starts)[int(np.argmin(losses))]
         return {best: starts[best]}
-
-    def _ahead(
-        self,
-        plain: Candidate,
-        before: Candidate | None,
-        starts: list[tuple[str, Start]],
-    ) -> list[tuple[str, Start]]:
-        """Return the starts that are not clearly behind another after a short joint training.
-
-        Of those that are all but the same, the simpler one.
-        """
-        distinct: list[tuple[str, Start]] = []
-        for start in starts:
-            if not any(
-                all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
-            ):
-                distinct.append(start)
-        starts = distinct
-        if len(starts) == 1 or not self.folds:
-            return starts
-        fold = self.folds[0]
-        n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
-        n_epochs = min(n_epochs, self.config.max_epochs)
-        tried = [self._candidate("start", *start, before) for start in starts]
-        for candidate in tried:
-            self._begin(0, candidate)
-            self.stages.loss_after(fold, n_epochs, np.asarray(candidate.transition))
-            self._judge_candidate(candidate, fold)
-        return [(str(c.start), c.transition) for c in self._not_behind(tried)]
-
-    @staticmethod
-    def _not_behind(tried: list[Candidate]) -> list[Candidate]:
-        """Leave out the candidates that the best one is clearly ahead of."""
-        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
-
-        def is_behind(candidate: Candidate) -> bool:
-            gain, error = best.gain(candidate)
-            return gain > _ERRORS_OF_TRIALS * error
-
-        return [candidate for candidate in tried if not is_behind(candidate)]
 
 
 def _says_much(start: Start) -> bool:

@@ -50,6 +50,9 @@ _STEPS_TO_POWER = 10
 _STEPS_OF_SHARPNESS = 5
 _MOST_SPARSE_STEPS = 60
 _LEAST_GAIN = 1e-4
+_STEPS_OF_BALANCE = 5
+_STEP_OF_BALANCE = 0.7
+_SMALLEST_SHARPNESS = 0.5
 
 #: Where it is sought.
 LOG_SHARPNESS = (np.log(0.02), np.log(20.0))
@@ -71,6 +74,8 @@ class Recalibration(NamedTuple):
         How many numbers were fitted.
     left_out : ndarray of shape (n_samples,) or None
         Log-likelihood of each label beside a matrix that was fitted to other ones.
+    offset : ndarray of shape (true,)
+        What was added to the log-probabilities of each class before they were sharpened.
     """
 
     sharpness: float
@@ -79,6 +84,7 @@ class Recalibration(NamedTuple):
     log_column: FloatArray
     n_parameters: int = 1
     left_out: FloatArray | None = None
+    offset: FloatArray | float = 0.0
 
     @property
     def posterior(self) -> FloatArray:
@@ -340,7 +346,11 @@ def _weakest_as_good(left_out: FloatArray, weight: np.ndarray) -> int:
 
 
 def fit_sparse_noise(
-    log_proba: FloatArray, target: np.ndarray, weight: np.ndarray | None = None
+    log_proba: FloatArray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    balanced: bool = False,
 ) -> Recalibration:
     """Fit sharpness and a matrix of classes that turn into one wrong label each, for the most part.
 
@@ -358,19 +368,29 @@ def fit_sparse_noise(
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
         Sample weights.
+    balanced : bool, default=False
+        Whether the clean probabilities of each class are multiplied by a factor that makes their
+        mean the share of its observed labels. A network that was trained with a wrong matrix may
+        give the rows of one class to another one, whose wrong labels the labels of these rows then
+        seem to be; so it confirms the matrix, unless the first class gets its rows back. The
+        shares are those of the true classes where as many labels come to a class as leave it.
     """
     n_classes = log_proba.shape[1]
     transition, evenly = uniform_noise(_FIRST_RATE, n_classes), uniform_noise(1.0, n_classes)
-    fit, last = sharpen(log_proba, np.log(transition).T[target], weight), -np.inf
+    share = np.bincount(target, weight, n_classes) + 1.0
+    share, offset, last = share / share.sum(), np.zeros(n_classes), -np.inf
     for step in range(_MOST_SPARSE_STEPS):
         if step % _STEPS_OF_SHARPNESS == 0:
-            fit = sharpen(log_proba, np.log(transition).T[target], weight)
+            fit = sharpen(log_proba + offset, np.log(transition).T[target], weight)
             now = float(np.average(fit.log_likelihood, weights=weight))
             if step > _STEPS_TO_POWER and now - last < _LEAST_GAIN:
                 break
             last = now
-        posterior = fit._replace(log_column=np.log(transition).T[target]).posterior
-        counts = soft_counts(posterior, target, n_classes, weight)
+        if balanced:
+            offset = _balancing(log_proba, offset, fit.sharpness, share, weight)
+        log_column = np.log(transition).T[target]
+        fit = with_sharpness(log_proba + offset, log_column, fit.sharpness)
+        counts = soft_counts(fit.posterior, target, n_classes, weight)
         right, mass = np.diag(counts).copy(), counts.sum(axis=1)
         rate = 1.0 - right.sum() / mass.sum()
         rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
@@ -381,7 +401,26 @@ def fit_sparse_noise(
         np.fill_diagonal(wrong, 0.0)
         wrong /= wrong.sum(axis=1, keepdims=True)
         transition = floored(np.diag(1.0 - rates) + rates[:, None] * wrong, _SMALLEST_TRANSITION)
-    return fit._replace(transition=transition, log_column=np.log(transition).T[target])
+    log_column = np.log(transition).T[target]
+    return fit._replace(transition=transition, log_column=log_column, offset=offset)
+
+
+def _balancing(
+    log_proba: FloatArray,
+    offset: FloatArray,
+    sharpness: float,
+    share: FloatArray,
+    weight: np.ndarray | None,
+) -> FloatArray:
+    """Return what to add to log-probabilities so that the classes come nearer to given shares.
+
+    A few steps of iterative scaling; the next call goes on from them.
+    """
+    for _ in range(_STEPS_OF_BALANCE):
+        mean = np.average(np.exp(raise_to(log_proba + offset, sharpness)), axis=0, weights=weight)
+        step = np.log(share / np.maximum(mean, 1e-300))
+        offset = offset + _STEP_OF_BALANCE * step / max(sharpness, _SMALLEST_SHARPNESS)
+    return offset
 
 
 def parts(n_samples: int, random_state: int | None) -> np.ndarray:

@@ -9,6 +9,8 @@ network that has seen a label believes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -330,6 +332,7 @@ def sparse_start(
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    balanced: bool = False,
     judged: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Estimate:
@@ -345,6 +348,8 @@ def sparse_start(
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
+    balanced : bool, default=False
+        Whether the classes are as frequent as their labels.
     judged : ndarray of bool of shape (n_samples,), default=None
         Rows whose likelihood is of interest, where they are few among those of the estimate. None:
         each part of the rows is left out in turn.
@@ -356,16 +361,22 @@ def sparse_start(
     Estimate
     """
     with threads_for_classes(log_proba.shape[1]):
-        found = fit_sparse_noise(log_proba, target, weight)
+        fit = partial(fit_sparse_noise, balanced=balanced)
+        found = fit(log_proba, target, weight)
         if judged is None:
-            left_out = _left_out(log_proba, target, weight, random_state)
+            left_out = _left_out(fit, log_proba, target, weight, random_state)
         else:
-            left_out = sharpen(log_proba[judged], found.log_column[judged]).log_likelihood
+            seen = log_proba[judged] + found.offset
+            left_out = sharpen(seen, found.log_column[judged]).log_likelihood
     return _judged(found, weight, left_out)
 
 
 def _left_out(
-    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None, seed: int | None
+    fit: Callable[..., Recalibration],
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    seed: int | None,
 ) -> np.ndarray:
     """Return the log-likelihood of each label beside what was fitted to those of other parts."""
     log_likelihood = np.empty(len(target))
@@ -373,11 +384,11 @@ def _left_out(
     for number in np.unique(part):
         out = part == number
         others = None if weight is None else weight[~out]
-        found = fit_sparse_noise(log_proba[~out], target[~out], others)
+        found = fit(log_proba[~out], target[~out], others)
         assert found.transition is not None
         log_column = np.log(found.transition).T[target[out]]
-        fit = with_sharpness(log_proba[out], log_column, found.sharpness)
-        log_likelihood[out] = fit.log_likelihood
+        seen = with_sharpness(log_proba[out] + found.offset, log_column, found.sharpness)
+        log_likelihood[out] = seen.log_likelihood
     return log_likelihood
 
 

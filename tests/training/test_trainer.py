@@ -139,7 +139,8 @@ def test_with_rows_held_out_the_c_model_goes_on_from_the_s_model(spy, monkeypatc
     names = [row["stage"] for row in spy]
     assert names == ["baseline", *["start"] * 5, "s", "c"]
     states = {row["stage"]: row["state"] for row in spy}
-    assert same_network(states["s"], states["baseline"])  # from new weights
+    assert same_network(states["start"], states["baseline"])  # from new weights
+    assert not same_network(states["s"], states["baseline"])  # from those of the short training
     assert not same_network(states["c"], states["s"])
     assert not states["c"]["noise.weight"].any()
     held_out = [row["rows"][1] for row in spy]
@@ -277,8 +278,10 @@ def test_the_epochs_a_baseline_needed_end_with_its_best_one(spy, monkeypatch, be
     monkeypatch.setattr(SkorchNet, "train_stage", best_at)
     classifier(max_epochs=12, lr=1e-3, early_stopping=True).fit(*blobs())
     new = next(row["state"] for row in spy if row["stage"] == "baseline")
-    joint = next(row["state"] for row in spy if row["stage"] == "s")
-    assert same_network(joint, new) != is_kept
+    trials = [row["state"] for row in spy if row["stage"] == "start"][3:5]
+    assert trials
+    for state in trials:
+        assert same_network(state, new) != is_kept
 
 
 def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(spy, monkeypatch):
@@ -291,8 +294,9 @@ def test_every_start_is_tried_from_the_same_baseline_and_leaves_nothing_behind(s
     assert not same_network(tried[0], spy[0]["state"])
     # The winner and the calibrated start are then ahead or behind from new weights.
     joint = spy[-1]["state"]
-    for state in (*tried[3:], joint):
+    for state in tried[3:]:
         assert same_network(state, spy[0]["state"])
+    assert not same_network(joint, spy[0]["state"])  # it goes on from one of them
     assert any(torch.equal(joint["noise.start"], state["noise.start"]) for state in tried[3:])
     biases = [state["noise.bias"] for state in tried]
     assert not torch.equal(biases[0], biases[1])
@@ -328,10 +332,20 @@ def test_the_start_with_the_likeliest_held_out_labels_wins_and_ties_go_to_the_fi
 
 
 @pytest.mark.parametrize(
-    ("gain", "trained"),
-    [(0.21, ["mixture"]), (0.19, ["calibrated", "mixture"]), (-0.21, ["calibrated"])],
+    ("noise_model", "gain", "trained", "epochs"),
+    [
+        ("s", 0.21, ["mixture"], [4, 4]),
+        ("s", 0.19, ["mixture"], [4, 4, 2, 2]),
+        ("s", 0.09, ["calibrated", "mixture"], [4, 4, 2, 2]),
+        ("s", -0.09, ["calibrated", "mixture"], [4, 4, 2, 2]),
+        ("s", -0.19, ["calibrated"], [4, 4, 2, 2]),
+        ("s", -0.21, ["calibrated"], [4, 4]),
+        ("c", 0.19, ["mixture"], [4, 4, 2, 2]),
+    ],
 )
-def test_starts_are_both_trained_unless_one_is_clearly_ahead(monkeypatch, spy, gain, trained):
+def test_starts_are_both_trained_unless_one_is_clearly_ahead(
+    monkeypatch, spy, noise_model, gain, trained, epochs
+):
     def rigged(self, other, truly=Candidate.gain):
         if self.stage != "start":
             return truly(self, other)
@@ -340,10 +354,12 @@ def test_starts_are_both_trained_unless_one_is_clearly_ahead(monkeypatch, spy, g
     monkeypatch.setattr(Candidate, "gain", rigged)
     others = dict.fromkeys(("mixture", "confident", "hard"), np.eye(3))
     rig_starts(monkeypatch, calibrated=uniform_transition(3, 0.1), **others)
-    estimator = classifier(max_epochs=6, early_stopping=True).fit(*blobs())
-    assert [report["start"] for report in estimator.selection_] == [None, *trained]
+    estimator = classifier(noise_model=noise_model, max_epochs=6, early_stopping=True)
+    estimator.fit(*blobs())
+    reports = [report for report in estimator.selection_ if report["noise_model"] != "c"]
+    assert [report["start"] for report in reports] == [None, *trained]
     trials = [row for row in spy if row["stage"] == "start"][3:]
-    assert [row["max_epochs"] for row in trials] == [4, 4]
+    assert [row["max_epochs"] for row in trials] == epochs
 
 
 @cache

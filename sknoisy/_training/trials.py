@@ -1,0 +1,114 @@
+"""Short joint trainings, by which starts of the noise layer are compared before longer ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start
+from sknoisy._training.base import BaseTrainer
+from sknoisy._training.noise_estimates import all_but_the_same
+
+_SHORT_TRAINING = 8  # one epoch for so many of the baseline
+_SHORTEST_TRAINING = 4
+
+#: Standard errors by which a start must be ahead, after a short training or in the first of
+#: several parts, to be the only one.
+ERRORS_OF_TRIALS = 2.0
+
+
+class TrialsOfStarts(BaseTrainer):
+    """Leave out the starts that explain less after a short joint training.
+
+    Parameters and attributes are those of `Trainer`.
+    """
+
+    def _candidate(
+        self,
+        stage: str,
+        start: str | None,
+        transition: Start,
+        before: Candidate | None,
+    ) -> Candidate:
+        penalty = self.estimator.penalty(start, transition)
+        return Candidate(stage, start, transition, before, penalty=penalty, dropout=self.dropout)
+
+    def _begin(self, number: int, candidate: Candidate) -> None:
+        """Give the network the weights from which the training of a candidate starts."""
+        if candidate.trial is not None:
+            self.stages.restore(candidate.trial.states[number])
+        elif candidate.before is None:
+            self.stages.start_over()
+        else:
+            self.stages.restore(candidate.before.states[number])
+
+    def _ahead(
+        self,
+        plain: Candidate,
+        before: Candidate | None,
+        starts: list[tuple[str, Start]],
+    ) -> list[tuple[str, Start]]:
+        """Return the starts that are not clearly behind another after a short joint training.
+
+        Of those that are all but the same, the simpler one. Where the training that follows goes on
+        from there, a start that is far behind after the first epochs ends with them, and those that
+        are not clearly behind are trained twice as long, and left out if they are behind by a
+        standard error.
+        """
+        distinct: list[tuple[str, Start]] = []
+        for start in starts:
+            if not any(
+                all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
+            ):
+                distinct.append(start)
+        starts, self._trials = distinct, {}
+        if len(starts) == 1 or not self.folds:
+            return starts
+        n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
+        n_epochs = min(n_epochs, self.config.max_epochs)
+        tried = [self._candidate("start", *start, before) for start in starts]
+        if self._goes_on_from_trials:
+            self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
+            tried = self._not_behind(tried, 2 * ERRORS_OF_TRIALS)
+        self._go_on_with_trials(tried, n_epochs)
+        tried = self._not_behind(tried)
+        if self._goes_on_from_trials:
+            self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
+            tried = self._not_behind(tried, ERRORS_OF_STARTS)
+            self._trials = {str(c.start): c for c in tried}
+        return [(str(c.start), c.transition) for c in tried]
+
+    @property
+    def _goes_on_from_trials(self) -> bool:
+        """Whether the joint training goes on from the short one of its start.
+
+        Where each part is held out in turn, the short one was on the first of them only.
+        """
+        one_fold = self.config.hold_out and self._joint_stage == "s"
+        return one_fold and not self.data.learns_from_answers
+
+    def _go_on_with_trials(self, trials: list[Candidate], n_epochs: int) -> None:
+        """Train several candidates jointly until they have had so many epochs, and judge them."""
+        for trial in trials if len(trials) > 1 else []:
+            more = n_epochs - sum(trial.epochs)
+            if more <= 0:
+                continue
+            if trial.states:
+                self.stages.restore(trial.states.pop())
+            else:
+                self._begin(0, trial)
+            transition = None if trial.epochs else np.asarray(trial.transition)
+            self.stages.loss_after(self.folds[0], more, transition, number=len(trial.epochs))
+            trial.epochs.append(more)
+            trial.states.append(self.stages.state())
+            trial.judge(self.stages.unseen_log_likelihood(self.folds[0]), self.data.weight)
+
+    @staticmethod
+    def _not_behind(tried: list[Candidate], n_errors: float = ERRORS_OF_TRIALS) -> list[Candidate]:
+        """Leave out the candidates that the best one is ahead of by so many standard errors."""
+        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
+
+        def is_behind(candidate: Candidate) -> bool:
+            gain, error = best.gain(candidate)
+            return gain > n_errors * error
+
+        return [candidate for candidate in tried if not is_behind(candidate)]

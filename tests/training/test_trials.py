@@ -1,0 +1,116 @@
+"""Short joint trainings of several starts, and the training that goes on from one of them."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+
+from sknoisy import NoisyLabelClassifier
+from sknoisy._net.net import SkorchNet
+from sknoisy._stages.selection import Candidate
+from sknoisy._stages.stages import Stages
+from sknoisy._training import noise_estimates
+from sknoisy._training.trainer import Trainer
+from sknoisy._transition.starts import Estimate
+from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
+
+STARTS = {"calibrated": uniform_transition(3, 0.3), "mixture": pair_transition(3, 0.3)}
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Record each stage: its name, the state of the network before and after, and epochs."""
+    seen, train_stage = [], SkorchNet.train_stage
+
+    def record(self, stage, *args, **params):
+        before = copy.deepcopy(self.network.state_dict())
+        end = train_stage(self, stage, *args, **params)
+        after = copy.deepcopy(self.network.state_dict())
+        seen.append((stage, before, after, params["max_epochs"]))
+        return end
+
+    monkeypatch.setattr(SkorchNet, "train_stage", record)
+    for name, matrix in STARTS.items():
+        found = Estimate(matrix, -1.0)
+        monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, found=found, **k: found)
+    for name in ("confident", "hard"):
+        monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, **k: STARTS["mixture"])
+    return seen
+
+
+def fit(**params):
+    X, y = make_blobs(150, centers=3, cluster_std=1.0, random_state=2)
+    observed = corrupt_labels(y, STARTS["mixture"], random_state=0)
+    defaults = {"hidden_layer_sizes": (8,), "early_stopping": True, "max_epochs": 40}
+    defaults |= {"select_noise_model": False, "random_state": 0, "lr": 0.01}
+    return NoisyLabelClassifier(**(defaults | params)).fit(X, observed)
+
+
+def same(state, other):
+    return state.keys() == other.keys() and all(torch.equal(state[k], other[k]) for k in state)
+
+
+def learned(state):
+    """Return how far the matrix has moved from its start."""
+    return float((state["noise.bias"].exp() - state["noise.start"]).abs().max())
+
+
+def tie(monkeypatch, at_first=0.0):
+    """Let short trainings explain as much as each other, or that of the mixture more."""
+
+    def gain(self, other, truly=Candidate.gain):
+        if self.stage != "start":
+            return truly(self, other)
+        return ((self.start == "mixture") - (other.start == "mixture")) * at_first, 1.0
+
+    monkeypatch.setattr(Candidate, "gain", gain)
+
+
+def test_the_joint_training_goes_on_with_weights_and_noise_of_its_start(stages, monkeypatch):
+    tie(monkeypatch, 10.0)
+    monkeypatch.setattr(Stages, "_patience", lambda self, rows: 4)
+    fit()
+    trials, (joint,) = ([row for row in stages if row[0] == name] for name in ("start", "s"))
+    last = trials[-1]
+    assert same(joint[1], last[2])
+    assert joint[3] == 40 - last[3]
+    assert learned(joint[1]) > 1e-3
+
+
+@pytest.mark.parametrize("params", [{"method": "em"}, {"early_stopping": False}], ids=str)
+def test_others_begin_with_new_weights(stages, monkeypatch, params):
+    tie(monkeypatch)
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
+    fit(**params)
+    fresh = stages[0][1]
+    _, before, *_ = next(row for row in stages if row[0] in ("em", "s"))
+    assert all(torch.equal(before[name], fresh[name]) for name in fresh)
+
+
+def test_a_start_is_judged_by_what_it_explains_after_its_last_epoch(stages, monkeypatch):
+    judged = []
+    judge = Candidate.judge
+
+    def noted(self, log_likelihood, weight):
+        judge(self, log_likelihood, weight)
+        if self.stage == "start":
+            judged.append((self.start, self.log_likelihood.copy()))
+
+    monkeypatch.setattr(Candidate, "judge", noted)
+    tie(monkeypatch)
+    fit()
+    for start in STARTS:
+        first, *_, last = [found for name, found in judged if name == start]
+        assert np.abs(first - last).max() > 1e-3
+
+
+def test_networks_that_are_averaged_are_trained_from_their_own_first_weights(stages, monkeypatch):
+    tie(monkeypatch, 10.0)
+    classifier = fit(n_networks=2)
+    first, second = [row for row in stages if row[0] == "s"]
+    assert not same(first[1], second[1])
+    assert learned(first[1]) > 1e-3
+    assert learned(second[1]) < 1e-6
+    assert np.isfinite(classifier.predict_proba(np.zeros((1, 2)))).all()
