@@ -80,8 +80,8 @@ rows = IndexableDataset(Folder(paths, shift), evaluation=Folder(paths))
 # %%
 # Scikit-learn splits the data set by row numbers; no file is read for that.
 # Of few rows a tenth is too little to tell noise from difficult pictures, so
-# that three tenths are held out. Labels come from the items. With ``iterator_train__num_workers=2`` the files
-# would be read in other processes.
+# that three tenths are held out. Labels come from the items. With
+# ``iterator_train__num_workers=2`` the files would be read in other processes.
 
 
 class ConvNet(nn.Sequential):
