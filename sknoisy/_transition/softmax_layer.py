@@ -30,6 +30,8 @@ from sknoisy._transition.counts import soft_counts
 _SMALLEST_TRANSITION = 1e-6
 _SMALLEST_LIKELIHOOD = 1e-300
 _MAX_ITER = 60
+#: Where predictions are separable, no sharpness is enough.
+_LOG_SHARPNESS = 5.0
 _TOLERANCE = 1e-6
 
 
@@ -195,6 +197,7 @@ def fit_tied_layer(
         ),
         jac=True,
         method="L-BFGS-B",
+        bounds=[(None, None)] * (n_free + n_classes) + [(-_LOG_SHARPNESS, _LOG_SHARPNESS)],
         options={"maxiter": max_iter, "ftol": _TOLERANCE},
     )
     transition, bias, sharpness = unpack(found.x)

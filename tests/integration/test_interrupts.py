@@ -119,6 +119,7 @@ def test_with_held_out_rows_the_baseline_is_kept_until_joint_training_is_as_good
 
 def test_with_held_out_rows_the_best_epoch_of_joint_training_is_kept():
     params = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 20}
+    params["transition_init"] = uniform_transition(3, 0.3)  # all epochs belong to one training
     late = fit(interrupted("s", 8, **params), "stage 's'", noisy)
     best = min(
         (row for row in late.history_ if row["stage"] == "s"), key=lambda row: row["valid_loss"]

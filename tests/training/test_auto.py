@@ -224,6 +224,7 @@ def test_parameters_are_those_that_were_given():
     assert again.get_params()["noise_model"] == again.get_params()["dropout"] == "auto"
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [NoisyLabelClassifier(noise_model="auto", dropout="auto", max_epochs=9, lr=0.02)]
 )

@@ -141,3 +141,18 @@ def test_models_that_unseen_labels_cannot_tell_apart_are_averaged():
     assert noise_models._is_as_good(noise, noise)
     assert noise_models._is_as_good(np.zeros(100), noise - noise.mean() + 0.05)
     assert not noise_models._is_as_good(np.zeros(100), noise - noise.mean() + 0.2)
+
+
+@pytest.mark.parametrize("seed", [*range(20), 73, 259])  # the last two overflowed
+def test_a_layer_on_few_predictions_stays_finite(seed):
+    random = np.random.RandomState(seed)
+    n_rows, n_classes = random.choice([6, 12, 20, 40]), random.choice([2, 3, 4])
+    concentration = random.choice([0.1, 1, 30, 3000])
+    proba = random.dirichlet(np.ones(n_classes) * concentration, n_rows)
+    scores = np.log(proba + 1e-12)
+    scores -= scores.mean(axis=1, keepdims=True)
+    target = random.randint(n_classes, size=n_rows)
+    start, prior = uniform_transition(n_classes, 0.3), np.full((n_classes, n_classes), 0.01)
+    layer = fit_tied_layer(scores, target, start, prior=prior)
+    clean = np.exp(layer.clean_log_proba(scores))
+    np.testing.assert_allclose(clean.sum(axis=1), 1)
