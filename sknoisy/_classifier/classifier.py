@@ -111,9 +111,9 @@ class NoisyLabelClassifier(
     select_noise_model : bool, default=True
         Whether the noise model has to explain the observed labels of held-out rows clearly better
         than the same network without one; otherwise the result is that of ``noise_model=None``.
-        An s-model that does not is kept all the same if the c-model trained from it does.
-        Hard data, where many predictions are wrong, are told from noisy data in this way. False
-        keeps the noise model in any case, as the published method does.
+        Hard data, where many predictions are wrong, are told from noisy data in this way. An
+        s-model that fails this test is kept all the same if the c-model trained from it passes a
+        stricter one. False keeps the noise model in any case, as the published method does.
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
         volume: more noise in the matrix, and sharper clean probabilities.

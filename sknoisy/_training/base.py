@@ -42,7 +42,6 @@ class BaseTrainer:
         self.initial_transition = np.eye(data.n_classes)
         self.candidates: list[Candidate] = []
         self.chosen: Candidate | None = None
-        self._trials: dict[str, Candidate] = {}  # by start, what a joint training goes on from
         self.dropout = self._dropout_rates[0]
         self.estimator = NoiseEstimator(data, config, self.folds, self.seed)
 

@@ -213,16 +213,15 @@ class Trainer(TrialsOfStarts):
             self._train_in(number, candidate)
         return candidate
 
-    def _compete(
-        self, starts: list[tuple[str, Start]], before: Candidate | None
-    ) -> list[Candidate]:
+    def _compete(self, trials: list[Candidate], before: Candidate | None) -> list[Candidate]:
         """Try the joint stage from each start; who is clearly behind in the first fold ends there.
 
         It is then left out, and the starts are in the order in which they were given.
         """
-        tried = [self._candidate(self._joint_stage, *start, before) for start in starts]
-        for candidate in tried:
-            candidate.trial = self._trials.get(str(candidate.start))
+        tried = [self._candidate(self._joint_stage, t.start, t.transition, before) for t in trials]
+        for candidate, trial in zip(tried, trials, strict=True):
+            if self._goes_on_from_trials and trial.states:
+                candidate.trial = trial
         for number in range(len(self.folds)):
             for candidate in tried:
                 self._train_in(number, candidate)

@@ -46,13 +46,13 @@ class TrialsOfStarts(BaseTrainer):
         plain: Candidate,
         before: Candidate | None,
         starts: list[tuple[str, Start]],
-    ) -> list[tuple[str, Start]]:
-        """Return the starts that are not clearly behind another after a short joint training.
+    ) -> list[Candidate]:
+        """Return short joint trainings of the starts that are not clearly behind another one.
 
-        Of those that are all but the same, the simpler one. Where the training that follows goes on
-        from there, a start that is far behind after the first epochs ends with them, and those that
-        are not clearly behind are trained twice as long, and left out if they are behind by a
-        standard error.
+        Of starts that are all but the same, that of the simpler one; a single start needs no
+        training. Where the training that follows goes on from there, a start that is far behind
+        after the first epochs ends with them, and those that are not clearly behind are trained
+        twice as long, and left out if they are behind by a standard error.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -60,12 +60,11 @@ class TrialsOfStarts(BaseTrainer):
                 all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
             ):
                 distinct.append(start)
-        starts, self._trials = distinct, {}
-        if len(starts) == 1 or not self.folds:
-            return starts
+        tried = [self._candidate("start", *start, before) for start in distinct]
+        if len(tried) == 1 or not self.folds:
+            return tried
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
-        tried = [self._candidate("start", *start, before) for start in starts]
         if self._goes_on_from_trials:
             self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
             tried = self._not_behind(tried, 2 * ERRORS_OF_TRIALS)
@@ -74,8 +73,7 @@ class TrialsOfStarts(BaseTrainer):
         if self._goes_on_from_trials:
             self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
             tried = self._not_behind(tried, ERRORS_OF_STARTS)
-            self._trials = {str(c.start): c for c in tried}
-        return [(str(c.start), c.transition) for c in tried]
+        return tried
 
     @property
     def _goes_on_from_trials(self) -> bool:

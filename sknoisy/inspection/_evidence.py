@@ -82,6 +82,13 @@ class LabelEvidence(NamedTuple):
     folds: tuple[np.ndarray, ...] = ()
 
     @property
+    def assumes_right_labels(self) -> bool:
+        """Whether the matrix of a fitted classifier is the identity, so that no label is wrong."""
+        if self.held_out is not None or self.transition is None:
+            return False
+        return np.array_equal(self.transition, np.eye(len(self.classes)))
+
+    @property
     def posterior(self) -> FloatArray:
         """Posterior of the true label, shape (n_samples, true)."""
         return softmax(self.clean_log_proba + self.label_log_likelihood, axis=1)

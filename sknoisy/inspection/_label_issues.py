@@ -88,7 +88,7 @@ def label_quality(
     Warns
     -----
     UnreliableFitWarning
-        If the fitted classifier kept no noise model, and every quality is therefore 1.
+        If the matrix of the fitted classifier is the identity, and every quality therefore 1.
 
     See Also
     --------
@@ -152,11 +152,11 @@ def label_quality(
         n_jobs=n_jobs,
     )
     quality = evidence.posterior[np.arange(len(labels)), evidence.target]
-    if len(quality) and quality.min() == 1.0:
+    if evidence.assumes_right_labels:
         warnings.warn(
-            "No noise model was kept (`noise_model_` is None), so that every label has quality 1, "
-            "which ranks nothing. Pass `cv` to judge labels by predictions for rows that were held "
-            "out.",
+            "The transition matrix is the identity, as where no noise model was kept "
+            "(`noise_model_` is None): every label has quality 1, which ranks nothing. Pass `cv` "
+            "to judge labels by predictions for rows that were held out.",
             UnreliableFitWarning,
             stacklevel=2,
         )

@@ -10,13 +10,17 @@ from sknoisy.noise import corrupt_labels, instance_transition, pair_transition
 N_TRAIN = 2000
 
 
+def gaussians(n_rows, n_classes, class_sep, seed):
+    return make_classification(
+        n_rows, n_informative=6, n_redundant=0, n_classes=n_classes, n_clusters_per_class=1,
+        class_sep=class_sep, flip_y=0, random_state=seed,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def rows():
     """Six classes and their names for what they are not, where the features suggest it."""
-    X, y = make_classification(
-        4000, n_informative=6, n_redundant=0, n_classes=6, n_clusters_per_class=1, class_sep=2.0,
-        flip_y=0, random_state=3,
-    )  # fmt: skip
+    X, y = gaussians(4000, 6, 2.0, seed=3)
     noise = instance_transition(X, 6, 0.45, random_state=3)
     return X, y, corrupt_labels(y, noise, random_state=3)
 
@@ -65,10 +69,7 @@ def test_it_is_asked_for_the_s_model_only(rows, monkeypatch):
 @pytest.fixture(scope="module")
 def by_class():
     """Easy rows, of which 30 % are called by the name of the next class."""
-    X, y = make_classification(
-        1000, n_informative=6, n_redundant=0, n_classes=4, n_clusters_per_class=1, class_sep=2.5,
-        flip_y=0, random_state=0,
-    )  # fmt: skip
+    X, y = gaussians(1000, 4, 2.5, seed=0)
     return X, y, corrupt_labels(y, pair_transition(4, 0.3), random_state=0)
 
 
