@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,15 +38,43 @@ def held_out_fold(data: TrainingData, validation_fraction: float, seed: int) -> 
     """
     n_rows = len(data)
     n_valid = min(max(round(validation_fraction * n_rows), 1), n_rows - 1)
-    counts = np.bincount(data.target)
-    stratify = counts.min() >= 2 and min(n_valid, n_rows - n_valid) >= len(counts)
-    train, valid = train_test_split(
-        np.arange(n_rows),
-        test_size=n_valid,
-        stratify=data.target if stratify else None,
-        random_state=seed,
-    )
-    return Fold(np.sort(train), np.sort(valid))
+    return _fold_of(_drawn(np.arange(n_rows), n_valid, data, seed), data)
+
+
+def next_fold(folds: Sequence[Fold], data: TrainingData, seed: int) -> Fold | None:
+    """Hold out as many rows as the first fold does, of those that no fold holds out.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+    data : TrainingData
+    seed : int
+
+    Returns
+    -------
+    Fold or None
+        It holds out what is left where that is no more, and is None where nothing is left.
+    """
+    held_out = [np.asarray(fold.valid) for fold in folds]
+    left = np.setdiff1d(np.arange(len(data)), np.concatenate(held_out))
+    if len(left) > len(held_out[0]):
+        left = _drawn(left, len(held_out[0]), data, seed + len(folds))
+    return _fold_of(left, data) if len(left) else None
+
+
+def _drawn(rows: np.ndarray, n_drawn: int, data: TrainingData, seed: int) -> np.ndarray:
+    """Draw some of the rows, stratified where every class has rows enough for both parts."""
+    target = data.target[rows]
+    counts = np.unique(target, return_counts=True)[1]
+    stratify = counts.min() >= 2 and min(n_drawn, len(rows) - n_drawn) >= len(counts)
+    drawn = train_test_split(
+        rows, test_size=n_drawn, stratify=target if stratify else None, random_state=seed
+    )[1]
+    return np.sort(drawn)
+
+
+def _fold_of(valid: np.ndarray, data: TrainingData) -> Fold:
+    return Fold(np.setdiff1d(np.arange(len(data)), valid), valid)
 
 
 def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: int) -> Fold:
@@ -72,7 +101,7 @@ def held_out_with_checked(data: TrainingData, validation_fraction: float, seed: 
     held_out = order[np.diff(held_out, prepend=0.0) > 0]
     others = np.asarray(fold.valid)
     valid = np.union1d(others[~data.trusted.mask[others]], held_out)
-    return Fold(np.setdiff1d(np.arange(len(data)), valid), valid)
+    return _fold_of(valid, data)
 
 
 def cross_folds(data: TrainingData, seed: int) -> list[Fold]:

@@ -41,6 +41,7 @@ class BaseTrainer:
         self.stages = Stages(net, data, config, self.folds, self.seed, progress)
         self.initial_transition = np.eye(data.n_classes)
         self.candidates: list[Candidate] = []
+        self.left_out: list[tuple[str, Start]] = []
         self.chosen: Candidate | None = None
         self.dropout = self._dropout_rates[0]
         self.estimator = NoiseEstimator(data, config, self.folds, self.seed)

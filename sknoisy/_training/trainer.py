@@ -10,7 +10,7 @@ import numpy as np
 
 from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import warn_of_no_convergence
-from sknoisy._stages.folds import Fold
+from sknoisy._stages.folds import Fold, next_fold
 from sknoisy._stages.selection import (
     ERRORS_OF_SUPPORT,
     Candidate,
@@ -36,6 +36,9 @@ _MOST_WEIGHTS_PER_ROW = 20
 
 #: Mean noise rate of the classes from which on an s-model gets a second test.
 _MUCH_NOISE = 0.05
+
+#: Parts of the rows by which a noise model is judged, as long as they leave it open.
+_MOST_PARTS = 3
 
 
 class Trainer(TrialsOfStarts):
@@ -101,8 +104,9 @@ class Trainer(TrialsOfStarts):
         noisy = compared[1:]
         if config.select_noise_model or not noisy:
             best = select_noise_model(compared)
-            supported = self._supported(best) if best.noise_model is None and noisy else None
-            return supported or best
+            if best.noise_model is None and noisy:
+                return self._supported(best) or self._judged_by_more_rows(best) or best
+            return best
         return noisy[-1] if config.noise_model == "c" else select_noise_model(noisy)
 
     def _compared(self) -> list[Candidate]:
@@ -113,7 +117,10 @@ class Trainer(TrialsOfStarts):
         if not starts:
             return [plain]
         before = plain if self._keeps_baseline(plain) else None
-        tried = self._compete(self._ahead(plain, before, starts), before)
+        ahead = self._ahead(plain, before, starts)
+        names = {trial.start for trial in ahead}
+        self.left_out = [start for start in starts if start[0] not in names]
+        tried = self._compete(ahead, before)
         cautious = self.config.select_noise_model
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         if self.estimator.can_recount:
@@ -135,19 +142,15 @@ class Trainer(TrialsOfStarts):
 
         Where noise follows the features, a plain network predicts wrong labels as well as right
         ones, and average noise does not explain labels better. The c-model that is trained from it
-        can: then the labels are noisy. Iterations of EM end before the likelihood is at its
-        maximum: EM is kept as well if direct training from the same start is clearly better than
-        plain training, and EM itself not clearly worse. Of a few wrong labels plain training learns
-        as well.
+        can: then the labels are noisy. It may need a start that explains less after a short
+        training. Iterations of EM end before the likelihood is at its maximum: EM is kept as well
+        if direct training from the same start is clearly better than plain training, and EM itself
+        not clearly worse. Of a few wrong labels plain training learns as well.
         """
         if self.config.noise_model != "s":
             return None
         self.dropout = plain.dropout
-        averages = [
-            c
-            for c in self.candidates
-            if c.noise_model == "s" and c.dropout == plain.dropout and _says_much(c.transition)
-        ]
+        averages = self._with_much_noise(plain)
         if self._joint_stage == "em":
             direct = [self._try("s", c.start, c.transition, c.before) for c in averages]
             self.candidates += direct
@@ -157,9 +160,71 @@ class Trainer(TrialsOfStarts):
                     return average
         if not self._can_learn_c:
             return None
+        if not averages:
+            before = plain if self._keeps_baseline(plain) else None
+            others = [start for start in self.left_out if _says_much(start[1])]
+            averages = [self._try(self._joint_stage, *start, before) for start in others]
+            self.candidates += averages
         with_c = [c for average in averages for c in self._tried_c(average)]
         self.candidates += with_c
         return select([plain, *with_c], ERRORS_OF_SUPPORT).before
+
+    def _judged_by_more_rows(self, plain: Candidate) -> Candidate | None:
+        """Return a noise model to keep once more rows have been held out, or None.
+
+        A tenth of some thousand rows may leave open what explains labels better. What was better
+        there than plain training, but not clearly, is trained once more, as is plain training, with
+        as many other rows held out, and judged by all of these; where that leaves it open, again.
+        """
+        if len(self.folds) != 1 or self.data.learns_from_answers or self.data.trusted is not None:
+            return None
+        noisy = self._with_much_noise(plain)
+        of_stages = [[c for c in noisy if c.stage == s] for s in (self._joint_stage, "c")]
+        still_open = [self._best_of(of_stage) for of_stage in of_stages if of_stage]
+        for number in range(1, _MOST_PARTS):
+            still_open = [c for c in still_open if c.gain(plain)[0] > 0]
+            fold = next_fold(self.folds, self.data, self.seed) if still_open else None
+            if fold is None:
+                break
+            self.folds = [*self.folds, fold]
+            for candidate in still_open:
+                self._train_chain_in(number, candidate, plain)
+                if self._is_kept(candidate, plain):
+                    return candidate.before if self._speaks_for_s(candidate) else candidate
+        return None
+
+    def _train_chain_in(self, number: int, candidate: Candidate, plain: Candidate) -> None:
+        """Train plain training, and a candidate with what it goes on from, in one more fold."""
+        self._watch(number)
+        for part in [plain, *candidate.chain]:
+            if len(part.states) == number:
+                part.trial = None
+                self._train_in(number, part)
+        self._watch(0)
+
+    def _speaks_for_s(self, candidate: Candidate) -> bool:
+        """Whether a c-model is there to judge the s-model that it was trained from."""
+        return candidate.stage == "c" and self.config.noise_model == "s"
+
+    def _is_kept(self, candidate: Candidate, plain: Candidate) -> bool:
+        """Whether a noise model explains labels clearly better than plain training."""
+        both = [plain, candidate]
+        support = self._speaks_for_s(candidate)
+        best = select(both, ERRORS_OF_SUPPORT) if support else select_noise_model(both)
+        return best is candidate
+
+    def _with_much_noise(self, plain: Candidate) -> list[Candidate]:
+        """Return what was tried with the same dropout, of starts that say that much is wrong."""
+        return [
+            c
+            for c in self.candidates
+            if c.noise_model is not None and c.dropout == plain.dropout and _says_much(c.transition)
+        ]
+
+    def _watch(self, number: int) -> None:
+        """Let the rows that a fold holds out end the stages."""
+        if self.config.hold_out:
+            self.stages.watch(self.folds[number])
 
     @property
     def _tries_c(self) -> bool:

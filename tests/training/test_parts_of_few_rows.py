@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from sknoisy import NoisyLabelClassifier
-from sknoisy._stages.folds import cross_folds
+from sknoisy._stages.folds import cross_folds, held_out_fold, next_fold
 from sknoisy._training.noise_estimates import NoiseEstimator
 from sknoisy._training.trainer import Trainer
 from sknoisy.noise import corrupt_labels, pair_transition
@@ -33,6 +33,22 @@ def test_few_rows_of_a_class_are_left_out_by_a_quarter(n_rows, n_classes, n_fold
     assert len(folds) == n_folds
     for fold in folds:
         assert abs(len(fold.valid) - n_rows / share) <= n_classes
+
+
+@pytest.mark.parametrize(
+    ("share", "sizes"), [(0.1, [60] * 10), (0.4, [240, 240, 120]), (0.5, [300, 300])]
+)
+def test_further_parts_are_of_rows_that_were_not_held_out(share, sizes):
+    data = Rows(600, 3)
+    folds = [held_out_fold(data, share, 0)]
+    while (fold := next_fold(folds, data, 0)) is not None:
+        folds.append(fold)
+    assert [len(fold.valid) for fold in folds] == sizes
+    np.testing.assert_array_equal(np.sort(np.concatenate([f.valid for f in folds])), np.arange(600))
+    for fold in folds:
+        np.testing.assert_array_equal(np.union1d(fold.train, fold.valid), np.arange(600))
+        assert len(fold.train) + len(fold.valid) == 600
+        assert np.ptp(np.bincount(data.target[fold.valid])) <= 1
 
 
 @pytest.mark.parametrize("helps", [True, False])

@@ -1,10 +1,12 @@
-"""Noise that follows the features, which the s-model explains no better than none."""
+"""Noise models that first explain labels no better than none: what else speaks for them."""
 
+import numpy as np
 import pytest
 from sklearn.datasets import make_classification
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._stages import selection
+from sknoisy._training import trainer
 from sknoisy.noise import corrupt_labels, instance_transition, pair_transition
 
 N_TRAIN = 2000
@@ -66,6 +68,23 @@ def test_it_is_asked_for_the_s_model_only(rows, monkeypatch):
     assert all(row["noise_model"] != "c" for row in kept.selection_)
 
 
+@pytest.mark.usefixtures("strict")
+def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(rows, monkeypatch):
+    timid, starts = 0.99 * np.eye(6) + 0.01 / 6, trainer.Trainer._starts
+    monkeypatch.setattr(
+        trainer.Trainer, "_starts", lambda self, plain: [("timid", timid), *starts(self, plain)]
+    )
+    monkeypatch.setattr(
+        trainer.Trainer,
+        "_ahead",
+        lambda self, plain, before, starts: [self._candidate("start", *starts[0], before)],
+    )
+    model = fit(rows)
+    assert model.noise_model_ == "s"
+    assert [row["start"] for row in model.selection_[:2]] == [None, "timid"]
+    assert "timid" not in {row["start"] for row in model.selection_[2:]}
+
+
 @pytest.fixture(scope="module")
 def by_class():
     """Easy rows, of which 30 % are called by the name of the next class."""
@@ -95,3 +114,30 @@ def test_direct_training_speaks_for_em_that_is_not_clearly_worse(by_class, monke
     model.set_params(hidden_layer_sizes=(1400,)).fit(X, observed)  # too many for the c-model
     assert model.noise_model_ == kept
     assert [row["noise_model"] for row in model.selection_].count("s") >= 2
+
+
+@pytest.mark.parametrize(
+    "params", [{"early_stopping": True}, {"early_stopping": False, "max_epochs": 10}]
+)
+def test_more_rows_are_held_out_where_a_part_leaves_it_open(params, monkeypatch):
+    X, y = gaussians(2200, 4, 2.5, seed=0)
+    noise = pair_transition(4, 0.3)
+    observed = corrupt_labels(y, noise, random_state=0)
+    monkeypatch.setattr(trainer, "_MOST_WEIGHTS_PER_ROW", 0)  # the c-model is not asked
+    model = NoisyLabelClassifier(transition_init=noise, max_epochs=20, random_state=0)
+    model.set_params(**params)
+
+    def errors(n_parts, n_errors):
+        """Return by how many standard errors the s-model is better, and whether it is kept."""
+        monkeypatch.setattr(trainer, "_MOST_PARTS", n_parts)
+        monkeypatch.setattr(selection, "ERRORS_OF_NOISE_MODELS", n_errors)
+        model.fit(X, observed)
+        (row,) = (row for row in model.selection_ if row["noise_model"] == "s")
+        return row["gain"] / row["standard_error"], model.noise_model_
+
+    (one_part, none), (all_parts, neither) = errors(1, 1e6), errors(3, 1e6)
+    assert none is neither is None
+    assert all_parts > one_part > 0
+    in_between = (one_part + all_parts) / 2
+    assert errors(1, in_between)[1] is None
+    assert errors(3, in_between)[1] == "s"
