@@ -134,11 +134,13 @@ class NoiseEstimator:
             and n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
-    def recount(self, predict: Predict, *, balanced: bool = True) -> tuple[str, Estimate]:
+    def recount(
+        self, predict: Predict, *, balanced: bool = True, sparse: bool = True
+    ) -> tuple[str, Estimate]:
         """Return an estimate from the clean predictions of a network that was trained jointly.
 
-        With few rows of each class it is that of one wrong label a class, unless labels that were
-        left out are clearly likelier beside a matrix that is shrunk to one rate.
+        It is that of one wrong label a class, unless labels that were left out are clearly likelier
+        beside a matrix that is shrunk to one rate.
 
         Parameters
         ----------
@@ -146,6 +148,8 @@ class NoiseEstimator:
             As for `estimates`.
         balanced : bool, default=True
             Whether one wrong label a class is sought where classes are as frequent as their labels.
+        sparse : bool, default=True
+            Whether one wrong label a class is sought where the rows of a class are not few.
 
         Returns
         -------
@@ -156,16 +160,16 @@ class NoiseEstimator:
         predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         rows = self._supported_rows(self.data.rows_observed)
         unseen = np.isin(rows, self.unseen)
-        if self.has_few_rows:
+        if sparse or self.has_few_rows:
             judged = unseen if self.config.hold_out else None
             start = self._seeded(partial(sparse_start, judged=judged))
-            sparse = self.estimate(start, predict)
+            found = self.estimate(start, predict)
             simple = self.estimate(self._seeded(calibrated_start), predict, self.unseen)
-            if not self._is_behind(sparse, simple):
+            if not self._is_behind(found, simple):
                 if balanced:
-                    sparse = self.estimate(partial(start, balanced=True), predict)
-                self.optimism = sparse.optimism
-                return "sparse", sparse
+                    found = self.estimate(partial(start, balanced=True), predict)
+                self.optimism = found.optimism
+                return "sparse", found
             if not self.config.hold_out:
                 return "calibrated", simple
         recounted = partial(recounted_start, unseen=np.flatnonzero(unseen))

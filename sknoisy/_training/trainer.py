@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.em import warn_of_no_convergence
 from sknoisy._stages.folds import Fold, next_fold
 from sknoisy._stages.selection import (
@@ -20,15 +18,10 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
-from sknoisy._training.noise_estimates import (
-    Predict,
-    say_no_noise,
-)
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
-from sknoisy._transition.starts import Estimate, with_own_label_likeliest
+from sknoisy._transition.starts import with_own_label_likeliest
 from sknoisy._transition.trusted import trusted_counts
 
-_CLEARLY_BETTER = 1e-3
 _MOST_RECOUNTS = 5
 
 #: Weights of the c-model for each row, above which it is not tried unless it was asked for.
@@ -124,10 +117,8 @@ class Trainer(TrialsOfStarts):
         cautious = self.config.select_noise_model
         best = select_start(tried, cautious=cautious) if self.folds else tried[0]
         if self.estimator.can_recount:
-            again = self._tried_again(best)
-            if again and again[0].start == "sparse" and self._best_of([best, *again]) is best:
-                again += self._tried_again(best, balanced=False)
-            tried, best = [*tried, *again], select_start([best, *again], cautious=True)
+            again, best = self._estimated_again(best)
+            tried = [*tried, *again]
         self.candidates += tried
         if not self._tries_c:
             return [plain, best]
@@ -294,12 +285,27 @@ class Trainer(TrialsOfStarts):
                 tried = self._not_behind(tried)
         return tried
 
+    def _estimated_again(self, best: Candidate) -> tuple[list[Candidate], Candidate]:
+        """Return what was trained with estimates from the joint training, and the best of all.
+
+        Where rows are not few, one wrong label a class is the simplest explanation.
+        """
+        again = self._tried_again(best)
+        if self.estimator.has_few_rows:
+            if again and again[0].start == "sparse" and self._best_of([best, *again]) is best:
+                again += self._tried_again(best, balanced=False)
+            return again, select_start([best, *again], cautious=True)
+        sparse = [c for c in again if c.start == "sparse"]
+        others = [c for c in again if c.start != "sparse"]
+        return again, select_start([*sparse, best, *others], cautious=True)
+
     def _tried_again(self, best: Candidate, *, balanced: bool = True) -> list[Candidate]:
         """Train anew with an estimate from the joint training, as long as it helps.
 
         With many classes, or few rows of each, the predictions of the baseline are poor, and so is
         the start: a network that was trained jointly knows more. A sparse estimate is trained with
-        even where it explains less beside predictions that were trained with another matrix.
+        even where it explains less beside predictions that were trained with another matrix; where
+        rows are not few and it is clearly behind then, it is not sought again.
         """
         tried, last = list[Candidate](), best
         recount = partial(self.estimator.recount, balanced=balanced)
@@ -315,6 +321,9 @@ class Trainer(TrialsOfStarts):
             gain, error = last.gain(before)
             if name == before.start and gain <= ERRORS_OF_TRIALS * error:
                 break
+            is_behind = gain < -ERRORS_OF_TRIALS * error
+            if name == "sparse" and is_behind and not self.estimator.has_few_rows:
+                last, recount = best, partial(recount, sparse=False)
         return tried
 
     def _is_likelier_beside(self, best: Candidate, name: str, start: np.ndarray) -> bool:
@@ -356,56 +365,7 @@ class Trainer(TrialsOfStarts):
         log_likelihood[candidate.rows] = candidate.log_likelihood
         candidate.judge(log_likelihood, self.data.weight)
 
-    # The start of the noise layer
-
-    def _given_start(self) -> Start:
-        """Return what the user gave to start from."""
-        return np.asarray(self.config.transition_init)
-
-    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
-        """Return names and matrices that the noise layer may start from, the simplest first.
-
-        Those of the paper and of its code, None, are computed from the network that training goes
-        on from.
-        """
-        init = self.config.transition_init
-        if not isinstance(init, str):
-            return [("array", self._given_start())]
-        if self.config.counts_confusion:
-            return [(init, None)]
-        if not self.folds or self.estimator.supported.sum() < 2:
-            return []
-        began = time.perf_counter()
-        estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
-        seconds = time.perf_counter() - began
-        self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
-        if "confident" in estimates:
-            simple = estimates.pop("calibrated")
-            estimates = {"calibrated": simple, **self._most_likely(estimates)}
-        starts = {
-            name: with_own_label_likeliest(estimate.transition)
-            for name, estimate in estimates.items()
-        }
-        if self.config.select_noise_model and say_no_noise(list(starts.values())):
-            return []
-        return list(starts.items())
-
-    def _predictor(self, plain: Candidate) -> Predict:
-        """Return what the baseline says of given rows, or that of the fold that held them out."""
-        if not self.was_cross_fitted:
-            self.stages.restore(plain.states[0])
-            return self._predict
-        log_proba = np.full((len(self.data), self.data.n_classes), np.nan)
-        for fold, state in zip(self.folds, plain.states, strict=True):
-            self.stages.restore(state)
-            log_proba[fold.valid] = self._predict(np.asarray(fold.valid))
-        return log_proba.__getitem__
-
-    def _predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return what the network says of given rows."""
-        predicted = self.net.clean_log_proba(self.data.dataset(rows))
-        check_no_nan(self.net, predicted)
-        return predicted.numpy()
+    # Checked labels
 
     def _trusted_counts(self, observed: Candidate) -> np.ndarray:
         """Return counts of true against observed classes of the rows whose label was checked.
@@ -426,19 +386,6 @@ class Trainer(TrialsOfStarts):
             self.stages.restore(state)
             proba += np.exp(self._predict(rows).astype(np.float64))
         return proba / len(candidate.states)
-
-    def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
-        """Return the start under which held-out labels are likeliest after one joint epoch.
-
-        The first one wins unless another is clearly better.
-        """
-        losses, baseline = [], self.stages.state()
-        for start in starts.values():
-            losses.append(self.stages.loss_after(self.folds[0], 1, start.transition))
-            self.stages.restore(baseline)
-        losses[0] -= _CLEARLY_BETTER
-        best = list(starts)[int(np.argmin(losses))]
-        return {best: starts[best]}
 
 
 def _says_much(start: Start) -> bool:

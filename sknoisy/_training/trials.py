@@ -1,15 +1,20 @@
-"""Short joint trainings, by which starts of the noise layer are compared before longer ones."""
+"""Starts of the noise layer, and short joint trainings by which they are compared."""
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
+from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start
 from sknoisy._training.base import BaseTrainer
-from sknoisy._training.noise_estimates import all_but_the_same
+from sknoisy._training.noise_estimates import Predict, all_but_the_same, say_no_noise
+from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
+_CLEARLY_BETTER = 1e-3
 
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
@@ -17,10 +22,72 @@ ERRORS_OF_TRIALS = 2.0
 
 
 class TrialsOfStarts(BaseTrainer):
-    """Leave out the starts that explain less after a short joint training.
+    """Find starts, and leave out those that explain less after a short joint training.
 
     Parameters and attributes are those of `Trainer`.
     """
+
+    def _given_start(self) -> Start:
+        """Return what the user gave to start from."""
+        return np.asarray(self.config.transition_init)
+
+    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
+        """Return names and matrices that the noise layer may start from, the simplest first.
+
+        Those of the paper and of its code, None, are computed from the network that training goes
+        on from.
+        """
+        init = self.config.transition_init
+        if not isinstance(init, str):
+            return [("array", self._given_start())]
+        if self.config.counts_confusion:
+            return [(init, None)]
+        if not self.folds or self.estimator.supported.sum() < 2:
+            return []
+        began = time.perf_counter()
+        estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
+        seconds = time.perf_counter() - began
+        self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
+        if "confident" in estimates:
+            simple = estimates.pop("calibrated")
+            estimates = {"calibrated": simple, **self._most_likely(estimates)}
+        starts = {
+            name: with_own_label_likeliest(estimate.transition)
+            for name, estimate in estimates.items()
+        }
+        if self.config.select_noise_model and say_no_noise(list(starts.values())):
+            return []
+        return list(starts.items())
+
+    def _predictor(self, plain: Candidate) -> Predict:
+        """Return what the baseline says of given rows, or that of the fold that held them out."""
+        if not self.was_cross_fitted:
+            self.stages.restore(plain.states[0])
+            return self._predict
+        log_proba = np.full((len(self.data), self.data.n_classes), np.nan)
+        for fold, state in zip(self.folds, plain.states, strict=True):
+            self.stages.restore(state)
+            log_proba[fold.valid] = self._predict(np.asarray(fold.valid))
+        return log_proba.__getitem__
+
+    def _predict(self, rows: np.ndarray) -> np.ndarray:
+        """Return what the network says of given rows."""
+        predicted = self.net.clean_log_proba(self.data.dataset(rows))
+        check_no_nan(self.net, predicted)
+        return predicted.numpy()
+
+    def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
+        """Return the start under which held-out labels are likeliest after one joint epoch.
+
+        The first one wins unless another is clearly better.
+        """
+        losses, baseline = [], self.stages.state()
+        for start in starts.values():
+            losses.append(self.stages.loss_after(self.folds[0], 1, start.transition))
+            self.stages.restore(baseline)
+        losses[0] -= _CLEARLY_BETTER
+        best = list(starts)[int(np.argmin(losses))]
+        return {best: starts[best]}
 
     def _candidate(
         self,

@@ -19,6 +19,7 @@ from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import Candidate
 from sknoisy._stages.stages import Stages
 from sknoisy._training import noise_estimates
+from sknoisy._training.noise_estimates import NoiseEstimator
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
 from sknoisy.exceptions import UnreliableFitWarning
@@ -478,6 +479,30 @@ def test_with_many_classes_the_noise_is_estimated_again_as_long_as_it_helps(
     assert len(joint) == 1 + n_tried
     for state in joint:
         assert same_network(state, spy[0]["state"])  # from new weights
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_with_many_classes_one_wrong_label_each_is_sought_unless_it_explains_less(
+    monkeypatch, sparse
+):
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
+    true, elsewhere = pair_transition(60, 0.3), np.roll(np.eye(60), 7, axis=1)
+    if not sparse:
+        names = ("calibrated", "mixture", "confident", "hard")
+        rig_starts(monkeypatch, **dict.fromkeys(names, uniform_transition(60, 0.3)))
+        monkeypatch.setattr(NoiseEstimator, "_is_behind", lambda *args: False)
+        found = Estimate(0.6 * np.eye(60) + 0.4 * elsewhere, 0.0)
+        monkeypatch.setattr(noise_estimates, "sparse_start", lambda *args, **kwargs: found)
+        monkeypatch.setattr(noise_estimates, "recounted_start", lambda *args, **kwargs: true)
+    estimator = classifier(max_epochs=12, lr=0.01).fit(*many_classes())
+    starts = [report["start"] for report in estimator.selection_[2:]]
+    if sparse:
+        assert set(starts) == {"sparse"}
+        assert transition_matrix_error(estimator.transition_matrix_, true) < 0.1
+    else:
+        assert starts[:2] == ["sparse", "recounted"] and starts.count("sparse") == 1
+        assert estimator.transition_matrix_[0, 1] > 0.2 > estimator.transition_matrix_[1, 0]
 
 
 @pytest.mark.parametrize(
