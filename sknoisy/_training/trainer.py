@@ -129,19 +129,20 @@ class Trainer(TrialsOfStarts):
         return [plain, best, *with_c]
 
     def _supported(self, plain: Candidate) -> Candidate | None:
-        """Return an s-model to keep although it is not clearly better than plain training, or None.
+        """Return a noise model to keep although the first look is for plain training, or None.
 
         Where noise follows the features, a plain network predicts wrong labels as well as right
         ones, and average noise does not explain labels better. The c-model that is trained from it
-        can: then the labels are noisy. It may need a start that explains less after a short
-        training. Iterations of EM end before the likelihood is at its maximum: EM is kept as well
-        if direct training from the same start is clearly better than plain training, and EM itself
-        not clearly worse. Of a few wrong labels plain training learns as well.
+        can: then the labels are noisy, and the s-model is kept. It may need a start that explains
+        less after a short training. Iterations of EM end before the likelihood is at its maximum:
+        EM is kept as well if direct training from the same start is clearly better than plain
+        training, and EM itself not clearly worse. Of a few wrong labels plain training learns as
+        well.
         """
-        if self.config.noise_model != "s":
-            return None
         self.dropout = plain.dropout
-        averages = self._with_much_noise(plain)
+        averages, wants_s = self._with_much_noise(plain), self.config.noise_model == "s"
+        if averages and not wants_s:
+            return None
         if self._joint_stage == "em":
             direct = [self._try("s", c.start, c.transition, c.before) for c in averages]
             self.candidates += direct
@@ -158,7 +159,8 @@ class Trainer(TrialsOfStarts):
             self.candidates += averages
         with_c = [c for average in averages for c in self._tried_c(average)]
         self.candidates += with_c
-        return select([plain, *with_c], ERRORS_OF_SUPPORT).before
+        best = select([plain, *with_c], ERRORS_OF_SUPPORT)
+        return best.before if wants_s or best is plain else best
 
     def _judged_by_more_rows(self, plain: Candidate) -> Candidate | None:
         """Return a noise model to keep once more rows have been held out, or None.

@@ -68,8 +68,11 @@ def test_it_is_asked_for_the_s_model_only(rows, monkeypatch):
     assert all(row["noise_model"] != "c" for row in kept.selection_)
 
 
+@pytest.mark.parametrize(("noise_model", "kept"), [("s", "s"), ("auto", "c")])
 @pytest.mark.usefixtures("strict")
-def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(rows, monkeypatch):
+def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(
+    rows, monkeypatch, noise_model, kept
+):
     timid, starts = 0.99 * np.eye(6) + 0.01 / 6, trainer.Trainer._starts
     monkeypatch.setattr(
         trainer.Trainer, "_starts", lambda self, plain: [("timid", timid), *starts(self, plain)]
@@ -79,10 +82,13 @@ def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(rows, mo
         "_ahead",
         lambda self, plain, before, starts: [self._candidate("start", *starts[0], before)],
     )
-    model = fit(rows)
-    assert model.noise_model_ == "s"
-    assert [row["start"] for row in model.selection_[:2]] == [None, "timid"]
-    assert "timid" not in {row["start"] for row in model.selection_[2:]}
+    model = fit(rows, noise_model=noise_model)
+    assert model.noise_model_ == kept
+    asked = [(row["noise_model"], row["start"]) for row in model.selection_]
+    timid = [(None, None), ("s", "timid"), ("c", "timid")]
+    n_timid = 2 if noise_model == "s" else 3
+    assert asked[:n_timid] == timid[:n_timid]
+    assert asked[n_timid:] and all(start != "timid" for _, start in asked[n_timid:])
 
 
 @pytest.fixture(scope="module")
