@@ -39,6 +39,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path | None, int], Data], bool, dict[str, An
     "digits": (digits, False, {}),
     "table-1200": (generated(1200, 5, 1.0), False, {}),
     "table-6000": (generated(6000, 5, 1.0), False, {}),
+    "hard-5000": (generated(5000, 10, 0.5), False, {}),
     "usps": (usps, True, {}),
     "letter-12000": (subset(letter, 12_000), True, {"hidden_layer_sizes": (200,)}),
 }
