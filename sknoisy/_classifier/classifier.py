@@ -113,7 +113,8 @@ class NoisyLabelClassifier(
         than the same network without one; otherwise the result is that of ``noise_model=None``.
         Hard data, where many predictions are wrong, are told from noisy data in this way. An
         s-model that fails this test is kept all the same if the c-model trained from it passes a
-        stricter one. False keeps the noise model in any case, as the published method does.
+        stricter one, and where the held-out rows leave it open, others are held out as well. False
+        keeps the noise model in any case, as the published method does.
     volume_penalty : float, default=0.0
         Weight of ``log |det T|`` in the loss of direct training. It prefers the matrix of least
         volume: more noise in the matrix, and sharper clean probabilities.

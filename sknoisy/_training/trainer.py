@@ -180,6 +180,8 @@ class Trainer(TrialsOfStarts):
             if fold is None:
                 break
             self.folds = [*self.folds, fold]
+            n_rows = len(np.asarray(fold.valid))
+            self.net.note(f"Whether labels are noisy is open: {n_rows} other rows are held out.")
             for candidate in still_open:
                 self._train_chain_in(number, candidate, plain)
                 if self._is_kept(candidate, plain):
