@@ -210,12 +210,12 @@ class NoisyLabelClassifier(
         without one, or if there are too few rows or labels to tell.
     selection_ : list of dict
         What was compared, plain training first: "noise_model", "start" of the noise layer,
-        "log_likelihood" of an observed label of a held-out row, and "gain" over plain training with
-        its "standard_error", and "dropout" if that was chosen. With ``noise_model="s"``, models
-        that were trained only to test it come after it. Empty if nothing was compared. Where
-        labels were checked, the first is plain training on the others, the start "trusted_only" is
-        training on checked rows alone, and "trusted_weight" says how often an epoch goes over
-        them, if more than once.
+        "log_likelihood" of an observed label of a row that was held out from it, and "gain" over
+        plain training on the same rows with its "standard_error", and "dropout" if that was chosen.
+        With ``noise_model="s"``, models that were trained only to test it come after it. Empty if
+        nothing was compared. Where labels were checked, the first is plain training on the others,
+        the start "trusted_only" is training on checked rows alone, and "trusted_weight" says how
+        often an epoch goes over them, if more than once.
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Row i is the distribution of the observed label when the true class is ``classes_[i]``.
         For ``noise_model="c"`` the average over the training data, weighted with the clean

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -338,6 +339,15 @@ class SkorchNet(LeanNet):
     def keep_best_epoch(self) -> None:
         """Keep the best epoch so far, for `end_interrupted`."""
         self._best_epoch = BestEpoch()
+
+    @contextmanager
+    def without_best_epoch(self) -> Iterator[None]:
+        """Train for a comparison only: an interrupted fit ends with an epoch before it."""
+        kept, self._best_epoch = self._best_epoch, None
+        try:
+            yield
+        finally:
+            self._best_epoch = kept
 
     def end_interrupted(self, X: Any, y: Any) -> str | None:
         """Go back to the best epoch of a training that was interrupted, and end it.

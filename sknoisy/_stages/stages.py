@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -125,6 +126,18 @@ class Stages:
     def watch(self, fold: Fold) -> None:
         """Let the rows that a fold holds out end the stages."""
         self.held_out = self.data.dataset(fold.valid)
+
+    @contextmanager
+    def for_comparison(self, fold: Fold) -> Iterator[None]:
+        """Let the rows of one more fold end the stages; what is trained is not what is kept."""
+        first = self.held_out
+        if first is not None:
+            self.watch(fold)
+        try:
+            with self.net.without_best_epoch():
+                yield
+        finally:
+            self.held_out = first
 
     def train(
         self,

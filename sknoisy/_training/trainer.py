@@ -190,12 +190,11 @@ class Trainer(TrialsOfStarts):
 
     def _train_chain_in(self, number: int, candidate: Candidate, plain: Candidate) -> None:
         """Train plain training, and a candidate with what it goes on from, in one more fold."""
-        self._watch(number)
-        for part in [plain, *candidate.chain]:
-            if len(part.states) == number:
-                part.trial = None
-                self._train_in(number, part)
-        self._watch(0)
+        with self.stages.for_comparison(self.folds[number]):
+            for part in [plain, *candidate.chain]:
+                if len(part.states) == number:
+                    part.trial = None
+                    self._train_in(number, part)
 
     def _speaks_for_s(self, candidate: Candidate) -> bool:
         """Whether a c-model is there to judge the s-model that it was trained from."""
@@ -215,11 +214,6 @@ class Trainer(TrialsOfStarts):
             for c in self.candidates
             if c.noise_model is not None and c.dropout == plain.dropout and _says_much(c.transition)
         ]
-
-    def _watch(self, number: int) -> None:
-        """Let the rows that a fold holds out end the stages."""
-        if self.config.hold_out:
-            self.stages.watch(self.folds[number])
 
     @property
     def _tries_c(self) -> bool:

@@ -1,8 +1,11 @@
 """Noise models that first explain labels no better than none: what else speaks for them."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._stages import selection
@@ -122,22 +125,29 @@ def test_direct_training_speaks_for_em_that_is_not_clearly_worse(by_class, monke
     assert [row["noise_model"] for row in model.selection_].count("s") >= 2
 
 
+@pytest.fixture
+def in_doubt(monkeypatch):
+    """Return a classifier, rows and labels; unless told otherwise nothing is clearly better."""
+    X, y = gaussians(2200, 4, 2.5, seed=0)
+    noise = pair_transition(4, 0.3)
+    monkeypatch.setattr(trainer, "_MOST_WEIGHTS_PER_ROW", 0)  # the c-model is not asked
+    monkeypatch.setattr(selection, "ERRORS_OF_NOISE_MODELS", 1e6)
+    model = NoisyLabelClassifier(transition_init=noise, max_epochs=20, random_state=0)
+    return model, X, corrupt_labels(y, noise, random_state=0)
+
+
 @pytest.mark.parametrize(
     "params", [{"early_stopping": True}, {"early_stopping": False, "max_epochs": 10}]
 )
-def test_more_rows_are_held_out_where_a_part_leaves_it_open(params, monkeypatch):
-    X, y = gaussians(2200, 4, 2.5, seed=0)
-    noise = pair_transition(4, 0.3)
-    observed = corrupt_labels(y, noise, random_state=0)
-    monkeypatch.setattr(trainer, "_MOST_WEIGHTS_PER_ROW", 0)  # the c-model is not asked
-    model = NoisyLabelClassifier(transition_init=noise, max_epochs=20, random_state=0)
+def test_more_rows_are_held_out_where_a_part_leaves_it_open(in_doubt, params, monkeypatch):
+    model, *rows = in_doubt
     model.set_params(**params)
 
     def errors(n_parts, n_errors):
         """Return by how many standard errors the s-model is better, and whether it is kept."""
         monkeypatch.setattr(trainer, "_MOST_PARTS", n_parts)
         monkeypatch.setattr(selection, "ERRORS_OF_NOISE_MODELS", n_errors)
-        model.fit(X, observed)
+        model.fit(*rows)
         (row,) = (row for row in model.selection_ if row["noise_model"] == "s")
         return row["gain"] / row["standard_error"], model.noise_model_
 
@@ -147,3 +157,21 @@ def test_more_rows_are_held_out_where_a_part_leaves_it_open(params, monkeypatch)
     in_between = (one_part + all_parts) / 2
     assert errors(1, in_between)[1] is None
     assert errors(3, in_between)[1] == "s"
+
+
+def test_an_interrupted_fit_does_not_end_with_a_training_for_comparison(in_doubt, monkeypatch):
+    model, *rows = in_doubt
+    before, truly = [], trainer.Trainer._train_in
+
+    def interrupted(self, number, candidate):
+        before.append(len(self.net.whole_history()))
+        truly(self, number, candidate)
+        if number == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.Trainer, "_train_in", interrupted)
+    with pytest.warns(ConvergenceWarning) as record:
+        model.set_params(on_interrupt="keep").fit(*rows)
+    n_before, n_epochs = before[-1], len(model.history_)
+    (message,) = {str(one.message) for one in record if "are kept" in str(one.message)}
+    assert int(re.search(r"weights of epoch (\d+)", message)[1]) <= n_before < n_epochs
