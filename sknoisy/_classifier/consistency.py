@@ -106,7 +106,8 @@ def _passed(layer: nn.Module, row_shape: tuple[int, ...], name: str) -> Tensor:
     try:
         with torch.no_grad():
             return functional_call(layer, shapes, (rows,))
-    # Whatever a layer from a file raises on shapes that do not fit it.
+    # What a layer of a file raises on such rows: shapes that do not match, a dimension that is not
+    # there, a setting of another type, no `forward`. All are refused, with the cause.
     except (RuntimeError, IndexError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"The parts of the fitted classifier do not fit each other: {name} cannot be passed "
