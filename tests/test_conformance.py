@@ -1,5 +1,6 @@
 """scikit-learn accepts the classifier as one of its own, without an expected failure."""
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknoisy import NoisyLabelClassifier
@@ -9,9 +10,18 @@ from sknoisy import NoisyLabelClassifier
     [
         NoisyLabelClassifier(),
         NoisyLabelClassifier(noise_model=None),
-        NoisyLabelClassifier(noise_model="c"),
-        NoisyLabelClassifier(method="em"),
+        # The stages of the default, and more; short ones, as training is not what is checked.
+        NoisyLabelClassifier(noise_model="c", max_epochs=20),
+        NoisyLabelClassifier(method="em", max_epochs=20, max_em_iter=5),
     ]
 )
 def test_scikit_learn_conformance(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [NoisyLabelClassifier(noise_model="c"), NoisyLabelClassifier(method="em")]
+)
+def test_scikit_learn_conformance_of_long_trainings(estimator, check):
     check(estimator)
