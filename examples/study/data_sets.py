@@ -20,6 +20,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from sknoisy.noise import (
+    block_transition,
     corrupt_labels,
     instance_transition,
     pair_transition,
@@ -161,6 +162,18 @@ def hausa_news(folder: Path | None, seed: int) -> Data:
     return Data(X.astype(np.float32), labels[0], X_test.astype(np.float32), labels[1], labels[2])
 
 
+def hausa_texts(folder: Path | None, seed: int) -> Data:
+    """Titles of the same news as sparse TF-IDF of words, 150 of each topic to train on."""
+    stored = _from_folder(folder, "hausa_news")
+    y, y_test = (stored[k].astype(int) for k in ("y_train_clean", "y_test"))
+    rng = np.random.RandomState(seed)
+    rows = [rng.permutation(np.flatnonzero(y == topic))[:150] for topic in range(5)]
+    kept = rng.permutation(np.concatenate(rows))
+    vectorise = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    X = vectorise.fit_transform(stored["text_train"][kept])
+    return Data(X, y[kept], vectorise.transform(stored["text_test"]), y_test)
+
+
 mnist = _stored("mnist", {"name": "mnist_784", "version": 1}, 255.0, 60000)
 usps = _stored("usps", {"name": "USPS", "version": 2}, 1.0, 7291)
 letter = standardised(_stored("letter", {"name": "letter", "version": 1}, 1.0, 16000))
@@ -189,6 +202,16 @@ def transition(noise: str, n_classes: int, seed: int) -> np.ndarray:
         return permutation_transition(cycle, rate)
     if kind == "random":
         return random_transition(n_classes, rate, random_state=seed)
+    if kind == "block":
+        return block_transition(np.arange(n_classes) // 3, rate)
+    if kind == "few":
+        shares = np.zeros((n_classes, n_classes))
+        rng = np.random.RandomState(seed)
+        for own, row in enumerate(shares):
+            others = rng.permutation(np.delete(np.arange(n_classes), own))[:3]
+            row[others] = rate * rng.dirichlet(np.ones(len(others)))
+            row[own] = 1 - rate
+        return shares
     if kind == "asym":
         return np.array([[1 - rate, rate], [rate / 3, 1 - rate / 3]])
     raise ValueError(f"unknown noise {noise!r}")

@@ -13,7 +13,6 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
-from sknoisy._transition.calibration import are_few_rows
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -24,6 +23,7 @@ from sknoisy._transition.starts import (
     mixture_start,
     recounted_start,
     sparse_start,
+    uniform_start,
 )
 
 #: A class with fewer observed labels is left out of the noise.
@@ -32,9 +32,12 @@ FEWEST_LABELS = 10
 #: With more classes than these the mixture is the sparse one, and predictions come in parts.
 MANY_CLASSES = 100
 
-#: From so many classes on, the noise is estimated again from the network that was trained jointly,
-#: while rows times classes are not too many for memory.
+#: From so many classes on, and below so many rows for each entry of the matrix, and for each class,
+#: the noise is estimated again from the network that was trained jointly, while rows times classes
+#: are not too many for memory. With few rows the network is trained anew whatever the estimate.
 FEWEST_CLASSES_TO_RECOUNT = 50
+MOST_ROWS_TO_RECOUNT = 40, 400
+FEW_ROWS = 4, 100
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
 #: Standard errors by which an estimate must be behind, beside the same predictions, to be left out.
@@ -103,6 +106,7 @@ class NoiseEstimator:
         mixture = self.estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
         if self.config.hold_out:
+            found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
             found["confident"] = self.estimate(confident_start, predict)
             found["hard"] = self.estimate(hard_start, predict)
         elif self.config.select_noise_model:
@@ -117,21 +121,33 @@ class NoiseEstimator:
 
         Among the classes whose noise is estimated; very many keep one rate in any case.
         """
+        return int(self.supported.sum()) <= MANY_CLASSES and self._has_fewer_rows_than(*FEW_ROWS)
+
+    def _has_fewer_rows_than(self, of_entry: int, of_class: int) -> bool:
         n_classes = int(self.supported.sum())
-        rows = self._supported_rows(self.data.rows_observed)
-        return n_classes <= MANY_CLASSES and are_few_rows(len(rows), n_classes)
+        n_rows = len(self._supported_rows(self.data.rows_observed))
+        return n_rows < min(of_entry * (n_classes - 1), of_class) * n_classes
+
+    @property
+    def starts_are_poor(self) -> bool:
+        """Whether the baseline knows too little for a good start: few rows, or many classes."""
+        return self.has_few_rows or self.has_many_classes
+
+    @property
+    def has_many_classes(self) -> bool:
+        """Whether classes are too many for a good start, however many rows there are."""
+        return self.config.hold_out and self.data.n_classes >= FEWEST_CLASSES_TO_RECOUNT
 
     @property
     def can_recount(self) -> bool:
         """Whether the noise is estimated again from the network that was trained jointly."""
-        init, n_classes = self.config.transition_init, self.data.n_classes
-        many = self.config.hold_out and n_classes >= FEWEST_CLASSES_TO_RECOUNT
+        init = self.config.transition_init
         return (
             isinstance(init, str)
             and init == "auto"
             and bool(self.folds)
-            and (self.has_few_rows or many)
-            and n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
+            and (self.starts_are_poor or self._has_fewer_rows_than(*MOST_ROWS_TO_RECOUNT))
+            and self.data.n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
     def recount(
@@ -164,7 +180,8 @@ class NoiseEstimator:
             judged = unseen if self.config.hold_out else None
             start = self._seeded(partial(sparse_start, judged=judged))
             found = self.estimate(start, predict)
-            simple = self.estimate(self._seeded(calibrated_start), predict, self.unseen)
+            one_rate = self._seeded(partial(calibrated_start, left_out=True))
+            simple = self.estimate(one_rate, predict, self.unseen)
             if not self._is_behind(found, simple):
                 if balanced:
                     found = self.estimate(partial(start, balanced=True), predict)

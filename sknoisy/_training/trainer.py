@@ -10,6 +10,7 @@ import numpy as np
 from sknoisy._stages.em import warn_of_no_convergence
 from sknoisy._stages.folds import Fold, next_fold
 from sknoisy._stages.selection import (
+    ERRORS_OF_STARTS,
     ERRORS_OF_SUPPORT,
     Candidate,
     Start,
@@ -289,8 +290,9 @@ class Trainer(TrialsOfStarts):
         Where rows are not few, one wrong label a class is the simplest explanation.
         """
         again = self._tried_again(best)
-        if self.estimator.has_few_rows:
-            if again and again[0].start == "sparse" and self._best_of([best, *again]) is best:
+        if self.estimator.has_few_rows or not self.estimator.has_many_classes:
+            no_better = bool(again) and self._best_of([best, *again]) is best
+            if no_better and again[0].start == "sparse" and self.estimator.has_few_rows:
                 again += self._tried_again(best, balanced=False)
             return again, select_start([best, *again], cautious=True)
         sparse = [c for c in again if c.start == "sparse"]
@@ -303,34 +305,42 @@ class Trainer(TrialsOfStarts):
         With many classes, or few rows of each, the predictions of the baseline are poor, and so is
         the start: a network that was trained jointly knows more. A sparse estimate is trained with
         even where it explains less beside predictions that were trained with another matrix; where
-        rows are not few and it is clearly behind then, it is not sought again.
+        rows are not few and it is clearly behind then, it is not sought again. Where starts are not
+        poor, an estimate has to explain more at once, and training goes on from the same weights.
         """
         tried, last = list[Candidate](), best
-        recount = partial(self.estimator.recount, balanced=balanced)
+        poor = self.estimator.starts_are_poor
+        recount = partial(self.estimator.recount, balanced=balanced and poor)
         for _ in range(_MOST_RECOUNTS):
             predict = self._predictor(last)
             name, estimate = self.net.group.lead(recount, predict)
             self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
             start = with_own_label_likeliest(estimate.transition)
-            if name != "sparse" and not self._is_likelier_beside(last, name, start):
-                break
-            tried.append(self._try(self._joint_stage, name, start, best.before))
-            before, last = last, tried[-1]
-            gain, error = last.gain(before)
-            if name == before.start and gain <= ERRORS_OF_TRIALS * error:
+            if not (poor and name == "sparse"):
+                gain, error = self._gain_beside(last, name, start)
+                if gain <= (0.0 if poor else ERRORS_OF_STARTS * error):
+                    break
+            goes_on_from = best.before if poor or not self.config.hold_out else last
+            tried.append(self._try(self._joint_stage, name, start, goes_on_from))
+            previous, last = last, tried[-1]
+            gain, error = last.gain(previous)
+            if name == previous.start and gain <= ERRORS_OF_TRIALS * error:
                 break
             is_behind = gain < -ERRORS_OF_TRIALS * error
             if name == "sparse" and is_behind and not self.estimator.has_few_rows:
                 last, recount = best, partial(recount, sparse=False)
         return tried
 
-    def _is_likelier_beside(self, best: Candidate, name: str, start: np.ndarray) -> bool:
-        """Whether a start explains more beside predictions that were trained with another one."""
+    def _gain_beside(self, best: Candidate, name: str, start: np.ndarray) -> tuple[float, float]:
+        """Return by how much a start explains more beside predictions, and the standard error.
+
+        They are those that were trained with another start.
+        """
         beside = self._candidate("start", name, start, None)
         for fold, state in zip(self.folds, best.states, strict=True):
             self.stages.restore(state)
             self._judge_candidate(beside, fold, start)
-        return beside.gain(best)[0] > 0
+        return beside.gain(best)
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
         """Try the c-model, but not in more folds where it explains less in the first."""

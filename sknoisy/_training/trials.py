@@ -19,6 +19,7 @@ _CLEARLY_BETTER = 1e-3
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
 ERRORS_OF_TRIALS = 2.0
+ERRORS_OF_SIMPLEST = 4.0
 
 
 class TrialsOfStarts(BaseTrainer):
@@ -49,14 +50,16 @@ class TrialsOfStarts(BaseTrainer):
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:
-            simple = estimates.pop("calibrated")
-            estimates = {"calibrated": simple, **self._most_likely(estimates)}
+            counted = {name: estimates.pop(name) for name in ("confident", "hard")}
+            estimates |= self._most_likely(counted)
         starts = {
             name: with_own_label_likeliest(estimate.transition)
             for name, estimate in estimates.items()
         }
         if self.config.select_noise_model and say_no_noise(list(starts.values())):
             return []
+        if "uniform" in starts and say_no_noise([starts["uniform"]]):
+            del starts["uniform"]
         return list(starts.items())
 
     def _predictor(self, plain: Candidate) -> Predict:
@@ -79,7 +82,9 @@ class TrialsOfStarts(BaseTrainer):
     def _most_likely(self, starts: dict[str, Estimate]) -> dict[str, Estimate]:
         """Return the start under which held-out labels are likeliest after one joint epoch.
 
-        The first one wins unless another is clearly better.
+        The first one wins unless another is clearly better. An epoch from the weights of the
+        baseline tells two ways to count apart, but not them from a matrix of much more noise:
+        beside that the predictions have to become surer first.
         """
         losses, baseline = [], self.stages.state()
         for start in starts.values():
@@ -119,7 +124,9 @@ class TrialsOfStarts(BaseTrainer):
         Of starts that are all but the same, that of the simpler one; a single start needs no
         training. Where the training that follows goes on from there, a start that is far behind
         after the first epochs ends with them, and those that are not clearly behind are trained
-        twice as long, and left out if they are behind by a standard error.
+        twice as long, and left out if they are behind by a standard error. The simplest start is
+        left out only if it is far behind: one that has more to explain with, and is estimated from
+        the same labels, is ahead in the first epochs more often than at their end.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -132,14 +139,16 @@ class TrialsOfStarts(BaseTrainer):
             return tried
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
-        if self._goes_on_from_trials:
-            self._go_on_with_trials(tried, min(_SHORTEST_TRAINING, n_epochs))
-            tried = self._not_behind(tried, 2 * ERRORS_OF_TRIALS)
-        self._go_on_with_trials(tried, n_epochs)
-        tried = self._not_behind(tried)
-        if self._goes_on_from_trials:
-            self._go_on_with_trials(tried, min(2 * n_epochs, self.config.max_epochs))
-            tried = self._not_behind(tried, ERRORS_OF_STARTS)
+        if not self._goes_on_from_trials:
+            self._go_on_with_trials(tried, n_epochs)
+            return self._not_behind(tried, ERRORS_OF_SIMPLEST)
+        for length, n_errors in (
+            (min(_SHORTEST_TRAINING, n_epochs), ERRORS_OF_SIMPLEST),
+            (n_epochs, ERRORS_OF_TRIALS),
+            (min(2 * n_epochs, self.config.max_epochs), ERRORS_OF_STARTS),
+        ):
+            self._go_on_with_trials(tried, length)
+            tried = self._not_behind(tried, n_errors, simplest=distinct[0][0])
         return tried
 
     @property
@@ -168,12 +177,20 @@ class TrialsOfStarts(BaseTrainer):
             trial.judge(self.stages.unseen_log_likelihood(self.folds[0]), self.data.weight)
 
     @staticmethod
-    def _not_behind(tried: list[Candidate], n_errors: float = ERRORS_OF_TRIALS) -> list[Candidate]:
-        """Leave out the candidates that the best one is ahead of by so many standard errors."""
+    def _not_behind(
+        tried: list[Candidate],
+        n_errors: float = ERRORS_OF_TRIALS,
+        *,
+        simplest: str | None = None,
+    ) -> list[Candidate]:
+        """Leave out the candidates that the best one is ahead of by so many standard errors.
+
+        The simplest start if it is ahead by `ERRORS_OF_SIMPLEST`.
+        """
         best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
 
         def is_behind(candidate: Candidate) -> bool:
             gain, error = best.gain(candidate)
-            return gain > n_errors * error
+            return gain > error * (ERRORS_OF_SIMPLEST if candidate.start == simplest else n_errors)
 
         return [candidate for candidate in tried if not is_behind(candidate)]

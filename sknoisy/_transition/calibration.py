@@ -295,6 +295,7 @@ def shrunk_to_pooled_noise(
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    left_out: bool = False,
     random_state: int | None = None,
 ) -> Recalibration:
     """Fit sharpness and matrix, whose rows are shrunk to the one rate of `fit_pooled_noise`.
@@ -309,19 +310,22 @@ def shrunk_to_pooled_noise(
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
         Sample weights.
+    left_out : bool, default=False
+        Whether rows that are not few are treated as few ones, since the likelihood of labels that
+        are left out is of interest.
     random_state : int or None, default=None
         Of the parts that are left out.
     """
     n_classes = log_proba.shape[1]
     sharpness, rate = fit_pooled_noise(log_proba, target, weight)
     pooled = uniform_noise(rate, n_classes)
-    if not are_few_rows(len(target), n_classes):
+    if not left_out and not are_few_rows(len(target), n_classes):
         strength = _STRENGTHS[-1] / n_classes
         return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
     proba = np.exp(raise_to(log_proba, sharpness))
     weights = np.ones(len(target)) if weight is None else weight
     prior = 0.99 * pooled + 0.01 * np.bincount(target, weights, n_classes) / weights.sum()
-    left_out = np.empty((len(_STRENGTHS), len(target)))
+    likelihoods = np.empty((len(_STRENGTHS), len(target)))
     part = parts(len(target), random_state)
     for number in np.unique(part):
         out, transition = part == number, prior
@@ -329,12 +333,12 @@ def shrunk_to_pooled_noise(
         seen, mass = [proba[rows] for rows in of_class], [weights[rows] for rows in of_class]
         for i, strength in enumerate(_STRENGTHS):
             transition, _ = most_likely_transition(seen, mass, transition, strength * prior)
-            left_out[i, out] = np.log((proba[out] * transition.T[target[out]]).sum(axis=1))
-    best = _weakest_as_good(left_out, weights)
+            likelihoods[i, out] = np.log((proba[out] * transition.T[target[out]]).sum(axis=1))
+    best = _weakest_as_good(likelihoods, weights)
     found = recalibrate(
         log_proba, target, pooled, weight=weight, pseudo_count=_STRENGTHS[best] / n_classes
     )
-    return found._replace(left_out=left_out[best])
+    return found._replace(left_out=likelihoods[best])
 
 
 def _weakest_as_good(left_out: FloatArray, weight: np.ndarray) -> int:

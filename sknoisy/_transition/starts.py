@@ -18,6 +18,7 @@ import numpy as np
 from sknoisy._support.threads import threads_for_classes
 from sknoisy._transition.calibration import (
     Recalibration,
+    fit_pooled_noise,
     fit_sparse_noise,
     parts,
     sharpen,
@@ -194,11 +195,35 @@ def cluster_start(
     return expected_transition(counts[heaviest_diagonal(counts)])
 
 
+def uniform_start(
+    log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Return errors that are spread evenly over all other classes, at the most likely rate.
+
+    It is fitted together with the sharpness of the predictions (see `fit_pooled_noise`).
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes)
+        On rows that the network was not trained on.
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    ndarray of shape (true, observed)
+    """
+    n_classes = log_proba.shape[1]
+    return uniform_noise(fit_pooled_noise(log_proba, target, weight)[1], n_classes)
+
+
 def calibrated_start(
     log_proba: np.ndarray,
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    left_out: bool = False,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix that explains the labels best beside calibrated predictions.
@@ -218,13 +243,16 @@ def calibrated_start(
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
+    left_out : bool, default=False
+        Whether the likelihood of labels that are left out is of interest, and each row is shrunk as
+        where rows are few.
     random_state : int or None, default=None
 
     Returns
     -------
     Estimate
     """
-    found = calibrate(log_proba, target, weight, random_state=random_state)
+    found = calibrate(log_proba, target, weight, left_out=left_out, random_state=random_state)
     rows = _calibration_rows(len(log_proba), log_proba.shape[1], random_state)
     return _judged(found, None if weight is None else weight[rows], found.left_out)
 
@@ -234,6 +262,7 @@ def calibrate(
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    left_out: bool = False,
     random_state: int | None = None,
 ) -> Recalibration:
     """Fit sharpness and matrix of `calibrated_start`; the parameters are the same.
@@ -247,7 +276,9 @@ def calibrate(
     with threads_for_classes(n_classes):
         if n_classes > _MOST_CLASSES_TO_CALIBRATE:
             return with_pooled_noise(log_proba, target, weight)
-        return shrunk_to_pooled_noise(log_proba, target, weight, random_state=random_state)
+        return shrunk_to_pooled_noise(
+            log_proba, target, weight, left_out=left_out, random_state=random_state
+        )
 
 
 def _calibration_rows(n_samples: int, n_classes: int, seed: int | None) -> np.ndarray | slice:
