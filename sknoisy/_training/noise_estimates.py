@@ -32,12 +32,14 @@ FEWEST_LABELS = 10
 #: With more classes than these the mixture is the sparse one, and predictions come in parts.
 MANY_CLASSES = 100
 
-#: From so many classes on, and below so many rows for each entry of the matrix, and for each class,
-#: the noise is estimated again from the network that was trained jointly, while rows times classes
-#: are not too many for memory. With few rows the network is trained anew whatever the estimate.
-FEWEST_CLASSES_TO_RECOUNT = 50
-MOST_ROWS_TO_RECOUNT = 40, 400
-FEW_ROWS = 4, 100
+#: The noise is estimated again from the network that was trained jointly, while rows times classes
+#: are not too many for memory: where starts are poor, as from so many classes on or below so many
+#: rows for each entry of the matrix, and for each class; and below more rows to refine it, where
+#: there are classes enough for most entries of a row to be zero.
+MANY_CLASSES_FOR_A_START = 50
+FEW_ROWS_FOR_A_START = 4, 100
+MOST_ROWS_TO_REFINE = 40, 400
+FEWEST_CLASSES_TO_REFINE = 5
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
 #: Standard errors by which an estimate must be behind, beside the same predictions, to be left out.
@@ -121,7 +123,14 @@ class NoiseEstimator:
 
         Among the classes whose noise is estimated; very many keep one rate in any case.
         """
-        return int(self.supported.sum()) <= MANY_CLASSES and self._has_fewer_rows_than(*FEW_ROWS)
+        return int(self.supported.sum()) <= MANY_CLASSES and self._has_fewer_rows_than(
+            *FEW_ROWS_FOR_A_START
+        )
+
+    @property
+    def _can_refine(self) -> bool:
+        enough = int(self.supported.sum()) >= FEWEST_CLASSES_TO_REFINE
+        return enough and self._has_fewer_rows_than(*MOST_ROWS_TO_REFINE)
 
     def _has_fewer_rows_than(self, of_entry: int, of_class: int) -> bool:
         n_classes = int(self.supported.sum())
@@ -136,7 +145,7 @@ class NoiseEstimator:
     @property
     def has_many_classes(self) -> bool:
         """Whether classes are too many for a good start, however many rows there are."""
-        return self.config.hold_out and self.data.n_classes >= FEWEST_CLASSES_TO_RECOUNT
+        return self.config.hold_out and self.data.n_classes >= MANY_CLASSES_FOR_A_START
 
     @property
     def can_recount(self) -> bool:
@@ -146,7 +155,7 @@ class NoiseEstimator:
             isinstance(init, str)
             and init == "auto"
             and bool(self.folds)
-            and (self.starts_are_poor or self._has_fewer_rows_than(*MOST_ROWS_TO_RECOUNT))
+            and (self.starts_are_poor or self._can_refine)
             and self.data.n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
