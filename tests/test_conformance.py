@@ -20,8 +20,6 @@ def test_scikit_learn_conformance(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks(
-    [NoisyLabelClassifier(noise_model="c"), NoisyLabelClassifier(method="em")]
-)
+@parametrize_with_checks([NoisyLabelClassifier(noise_model="c"), NoisyLabelClassifier(method="em")])
 def test_scikit_learn_conformance_of_long_trainings(estimator, check):
     check(estimator)

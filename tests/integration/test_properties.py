@@ -23,6 +23,7 @@ from sknoisy._transition.starts import (
     confident_start,
     hard_start,
     mixture_start,
+    uniform_start,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of unique classes is greater than 50%")
@@ -255,7 +256,8 @@ def test_labels_are_encoded_in_the_order_of_the_classes(problem):
 
 
 @pytest.mark.parametrize(
-    "start", [cluster_start, confident_start, hard_start, mixture_start, calibrated_start]
+    "start",
+    [cluster_start, confident_start, hard_start, mixture_start, calibrated_start, uniform_start],
 )
 @given(
     seed=st.integers(0, 2**16),

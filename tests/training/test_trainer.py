@@ -517,6 +517,30 @@ def test_with_many_classes_one_wrong_label_each_is_sought_unless_it_explains_les
         assert estimator.transition_matrix_[0, 1] > 0.2 > estimator.transition_matrix_[1, 0]
 
 
+@pytest.mark.parametrize("early_stopping", [True, "auto"])
+@pytest.mark.parametrize(("sparse", "n_tried"), [(True, 1), (False, 0)])
+def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_clearly_more(
+    monkeypatch, spy, early_stopping, sparse, n_tried
+):
+    monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
+    X, y = make_blobs(600, 8, centers=6, cluster_std=3.0, random_state=0)
+    observed = corrupt_labels(y, pair_transition(6, 0.4), random_state=0)
+    poor = uniform_transition(6, 0.5)
+    rig_starts(monkeypatch, **dict.fromkeys(("calibrated", "mixture", "confident", "hard"), poor))
+    monkeypatch.setattr(NoiseEstimator, "_is_behind", lambda *args: False)
+    found = Estimate(pair_transition(6, 0.4) if sparse else pair_transition(6, 0.4).T, 0.0)
+    monkeypatch.setattr(noise_estimates, "sparse_start", lambda *args, **kwargs: found)
+    params = {"max_epochs": 15, "lr": 0.01, "early_stopping": early_stopping}
+    estimator = classifier(**params).fit(X, observed)
+    starts = [report["start"] for report in estimator.selection_]
+    assert starts == [None, "calibrated", *["sparse"] * n_tried]
+    joint = [row["state"] for row in spy if row["stage"] == "s" and row["rows"][0] is not None]
+    assert same_network(joint[0], spy[0]["state"])
+    if sparse:
+        # From the same weights, or from new ones where each part is held out in turn.
+        assert same_network(joint[-1], spy[0]["state"]) == (early_stopping == "auto")
+
+
 @pytest.mark.parametrize(
     "params", [{"transition_init": "cluster"}, {"early_stopping": False}], ids=str
 )

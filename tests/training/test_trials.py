@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.datasets import make_blobs, make_classification
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._net.net import SkorchNet
@@ -114,3 +114,26 @@ def test_networks_that_are_averaged_are_trained_from_their_own_first_weights(sta
     assert learned(first[1]) > 1e-3
     assert learned(second[1]) < 1e-6
     assert np.isfinite(classifier.predict_proba(np.zeros((1, 2)))).all()
+
+
+def test_a_matrix_of_much_noise_competes_with_counts_that_say_little():
+    """Counts beside predictions of half and half say little; of two such starts none is right."""
+    X, y = make_classification(
+        1600, 20, n_informative=6, n_redundant=0, n_classes=8, n_clusters_per_class=1,
+        class_sep=1.5, flip_y=0, random_state=0,
+    )  # fmt: skip
+    observed = corrupt_labels(y[:1000], pair_transition(8, 0.45), random_state=0)
+    params = {"early_stopping": True, "max_epochs": 60, "random_state": 0}
+    estimator = NoisyLabelClassifier(**params).fit(X[:1000], observed)
+    assert estimator.noise_rate_ > 0.3
+    plain = NoisyLabelClassifier(noise_model=None, **params).fit(X[:1000], observed)
+    assert estimator.score(X[1000:], y[1000:]) > plain.score(X[1000:], y[1000:]) + 0.15
+
+
+@pytest.mark.parametrize(("rate", "competes"), [(0.45, True), (0.001, False)])
+def test_even_errors_compete_where_they_say_noise(stages, monkeypatch, rate, competes):
+    even = uniform_transition(3, rate)
+    monkeypatch.setattr(noise_estimates, "uniform_start", lambda *args: even)
+    monkeypatch.setattr(Candidate, "gain", lambda self, other, among=None: (0.0, 1.0))
+    starts = [report["start"] for report in fit(max_epochs=6).selection_]
+    assert starts == [None, *["uniform"] * competes, "calibrated", "mixture"]

@@ -20,6 +20,7 @@ from sknoisy._transition.starts import (
     hard_start,
     mixture_start,
     recounted_start,
+    uniform_start,
     with_own_label_likeliest,
 )
 from sknoisy.metrics import transition_matrix_error
@@ -503,3 +504,13 @@ def test_a_second_count_of_a_class_without_any_wrong_label_is_spread_evenly():
     found = recounted_start(log_proba, np.array([0, 1, 2, 3] * 10), unseen=np.arange(40))
     assert_is_transition(found, 4)
     assert found.diagonal().min() > 0.9
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.6])
+def test_even_errors_have_the_rate_of_the_labels(rate):
+    log_proba, observed, _ = ideal(uniform_transition(5, rate))
+    found = uniform_start(log_proba, observed)
+    assert_allclose(found, uniform_transition(5, 1 - found[0, 0]), atol=1e-12)
+    assert 1 - found[0, 0] == pytest.approx(rate, abs=0.05)
+    weight = np.ones(len(observed))
+    assert_allclose(uniform_start(log_proba, observed, weight), found)
