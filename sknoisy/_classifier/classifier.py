@@ -87,7 +87,7 @@ class NoisyLabelClassifier(
         - "auto" lets several estimates compete by the likelihood of held-out labels, all from
           predictions for rows that the network did not learn from: a matrix that explains the
           labels beside calibrated predictions, a mixture with label noise, and, with early
-          stopping, counts of predicted against observed classes.
+          stopping, counts of predicted against observed classes and errors that are spread evenly.
         - "cluster" takes histograms of the observed labels in k clusters of the predictions.
         - "confusion" is the paper's formula, averages of the probabilities of the baseline. It is
           blurred, and fails at heavy noise.

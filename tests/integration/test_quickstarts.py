@@ -119,7 +119,7 @@ def test_a_module_goes_into_a_pipeline(net, toy):
 def test_parameters_of_the_module_are_searched(net, toy):
     X, y = toy
     params = {"lr": [0.01, 0.02], "max_epochs": [10], "module__num_units": [10, 20]}
-    search = GridSearchCV(net, params, refit=False, cv=3, scoring="accuracy")
+    search = GridSearchCV(net, params, refit=False, cv=2, scoring="accuracy")
     search.fit(X, y)
     assert search.best_score_ > 0.75
     assert set(search.best_params_) == set(params)

@@ -214,7 +214,7 @@ def weights_in_bytes(classifier):
 @pytest.mark.parametrize("noise_model", ["s", "c", None])
 def test_the_file_is_hardly_larger_than_weights_and_history(noise_model, digits):
     X, y = digits
-    for params in ({"max_epochs": "auto"}, {"early_stopping": True}):
+    for params in ({"max_epochs": 60}, {"early_stopping": True}):
         fitted = quick(noise_model=noise_model, **params).fit(X, y)
         # A row of the history has up to ten numbers.
         limit = 1.5 * weights_in_bytes(fitted) + 90 * fitted.n_iter_
