@@ -141,7 +141,9 @@ class TrialsOfStarts(BaseTrainer):
         n_epochs = min(n_epochs, self.config.max_epochs)
         if not self._goes_on_from_trials:
             self._go_on_with_trials(tried, n_epochs)
-            return self._not_behind(tried, ERRORS_OF_SIMPLEST)
+            # Parts are trained in little time, but few rows do not tell an overfitted matrix.
+            is_cheap = not (self.config.hold_out or self.estimator.has_few_rows)
+            return self._not_behind(tried, ERRORS_OF_SIMPLEST if is_cheap else ERRORS_OF_TRIALS)
         for length, n_errors in (
             (min(_SHORTEST_TRAINING, n_epochs), ERRORS_OF_SIMPLEST),
             (n_epochs, ERRORS_OF_TRIALS),
