@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from sknoisy._net.summary import check_no_nan
-from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start
+from sknoisy._stages.selection import Candidate, Start
 from sknoisy._training.base import BaseTrainer
 from sknoisy._training.noise_estimates import Predict, all_but_the_same, say_no_noise
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
@@ -123,10 +123,10 @@ class TrialsOfStarts(BaseTrainer):
 
         Of starts that are all but the same, that of the simpler one; a single start needs no
         training. Where the training that follows goes on from there, a start that is far behind
-        after the first epochs ends with them, and those that are not clearly behind are trained
-        twice as long, and left out if they are behind by a standard error. The simplest start is
-        left out only if it is far behind: one that has more to explain with, and is estimated from
-        the same labels, is ahead in the first epochs more often than at their end.
+        after the first epochs ends with them, those that are not clearly behind are trained twice
+        as long, and the best of them goes on. So does the simplest start unless it is far behind:
+        one that has more to explain with, and is estimated from the same labels, is ahead in the
+        first epochs more often than at their end.
         """
         distinct: list[tuple[str, Start]] = []
         for start in starts:
@@ -137,6 +137,7 @@ class TrialsOfStarts(BaseTrainer):
         tried = [self._candidate("start", *start, before) for start in distinct]
         if len(tried) == 1 or not self.folds:
             return tried
+        simplest = distinct[0][0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
         if not self._goes_on_from_trials:
@@ -147,11 +148,12 @@ class TrialsOfStarts(BaseTrainer):
         for length, n_errors in (
             (min(_SHORTEST_TRAINING, n_epochs), ERRORS_OF_SIMPLEST),
             (n_epochs, ERRORS_OF_TRIALS),
-            (min(2 * n_epochs, self.config.max_epochs), ERRORS_OF_STARTS),
+            (min(2 * n_epochs, self.config.max_epochs), ERRORS_OF_TRIALS),
         ):
             self._go_on_with_trials(tried, length)
-            tried = self._not_behind(tried, n_errors, simplest=distinct[0][0])
-        return tried
+            tried = self._not_behind(tried, n_errors, simplest=simplest)
+        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
+        return [c for c in tried if c is best or c.start == simplest]
 
     @property
     def _goes_on_from_trials(self) -> bool:

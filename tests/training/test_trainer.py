@@ -359,7 +359,7 @@ def test_of_two_ways_to_count_that_with_the_likeliest_held_out_labels_competes(
         ("s", 0.41, ["mixture"], [4, 4]),
         ("s", 0.39, ["calibrated", "mixture"], [4, 4, 2, 2]),  # the simplest is spared
         ("s", 0.09, ["calibrated", "mixture"], [4, 4, 2, 2]),
-        ("s", -0.09, ["calibrated", "mixture"], [4, 4, 2, 2]),
+        ("s", -0.09, ["calibrated"], [4, 4, 2, 2]),
         ("s", -0.19, ["calibrated"], [4, 4, 2, 2]),
         ("s", -0.21, ["calibrated"], [4, 4]),
         ("c", 0.41, ["mixture"], [4, 4]),

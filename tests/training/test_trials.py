@@ -136,4 +136,5 @@ def test_even_errors_compete_where_they_say_noise(stages, monkeypatch, rate, com
     monkeypatch.setattr(noise_estimates, "uniform_start", lambda *args: even)
     monkeypatch.setattr(Candidate, "gain", lambda self, other, among=None: (0.0, 1.0))
     starts = [report["start"] for report in fit(max_epochs=6).selection_]
-    assert starts == [None, *["uniform"] * competes, "calibrated", "mixture"]
+    # The best of those that are as good is the simplest one.
+    assert starts == [None, "uniform" if competes else "calibrated"]
