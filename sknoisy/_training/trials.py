@@ -140,16 +140,16 @@ class TrialsOfStarts(BaseTrainer):
         simplest = distinct[0][0]
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
-        if not self._goes_on_from_trials:
-            self._go_on_with_trials(tried, n_epochs)
+        if not self.config.hold_out:
             # Parts are trained in little time, but few rows do not tell an overfitted matrix.
-            is_cheap = not (self.config.hold_out or self.estimator.has_few_rows)
-            return self._not_behind(tried, ERRORS_OF_SIMPLEST if is_cheap else ERRORS_OF_TRIALS)
-        for length, n_errors in (
-            (min(_SHORTEST_TRAINING, n_epochs), ERRORS_OF_SIMPLEST),
-            (n_epochs, ERRORS_OF_TRIALS),
-            (min(2 * n_epochs, self.config.max_epochs), ERRORS_OF_TRIALS),
-        ):
+            n_errors = ERRORS_OF_TRIALS if self.estimator.has_few_rows else ERRORS_OF_SIMPLEST
+            self._go_on_with_trials(tried, n_epochs)
+            return self._not_behind(tried, n_errors)
+        looks = [(n_epochs, ERRORS_OF_TRIALS)]
+        if self._goes_on_from_trials:
+            looks.insert(0, (min(_SHORTEST_TRAINING, n_epochs), ERRORS_OF_SIMPLEST))
+            looks.append((min(2 * n_epochs, self.config.max_epochs), ERRORS_OF_TRIALS))
+        for length, n_errors in looks:
             self._go_on_with_trials(tried, length)
             tried = self._not_behind(tried, n_errors, simplest=simplest)
         best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
