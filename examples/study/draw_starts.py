@@ -5,9 +5,11 @@ Draw the table of ``study_starts.py``
 One row for each data set and noise, one mark for each way to train: the plain network, the
 published start, the default, and the true matrix, which nobody knows. Bars are the spread over
 the seeds. A second figure sets the accuracy of each way against that of training through the true
-matrix: a point on the diagonal has lost nothing by not knowing it::
+matrix, with the problems of ``study_grid.py`` beside these: a point on the diagonal has lost
+nothing by not knowing it::
 
-    python examples/study/draw_starts.py    # reads starts.csv, writes starts.png, starts_known.png
+    python examples/study/draw_starts.py    # reads starts.csv, grid.csv; writes starts.png,
+                                            # starts_known.png
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import study_grid
 from data_sets import finished
 from study_starts import RESULTS, SETTINGS
 
@@ -99,7 +102,8 @@ def main() -> None:
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(args.output, dpi=110)
-    draw_against_known(rows, args.output.with_name(f"{args.output.stem}_known.png"))
+    grid = [row | {"setting": row["problem"]} for row in finished(study_grid.RESULTS)]
+    draw_against_known(rows + grid, args.output.with_name(f"{args.output.stem}_known.png"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
+from sknoisy._transition.calibration import are_few_rows
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -33,11 +34,10 @@ FEWEST_LABELS = 10
 MANY_CLASSES = 100
 
 #: The noise is estimated again from the network that was trained jointly, while rows times classes
-#: are not too many for memory: where starts are poor, as from so many classes on or below so many
-#: rows for each entry of the matrix, and for each class; and below more rows to refine it, where
-#: there are classes enough for most entries of a row to be zero.
+#: are not too many for memory: where starts are poor, as with few rows or from so many classes on;
+#: and to refine it below so many rows for each entry of the matrix, and for each class, where there
+#: are classes enough for most entries of a row to be zero.
 MANY_CLASSES_FOR_A_START = 50
-FEW_ROWS_FOR_A_START = 4, 100
 MOST_ROWS_TO_REFINE = 40, 400
 FEWEST_CLASSES_TO_REFINE = 5
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
@@ -123,19 +123,20 @@ class NoiseEstimator:
 
         Among the classes whose noise is estimated; very many keep one rate in any case.
         """
-        return int(self.supported.sum()) <= MANY_CLASSES and self._has_fewer_rows_than(
-            *FEW_ROWS_FOR_A_START
-        )
+        n_rows, n_classes = self._supported_shape
+        return n_classes <= MANY_CLASSES and are_few_rows(n_rows, n_classes)
 
     @property
     def _can_refine(self) -> bool:
-        enough = int(self.supported.sum()) >= FEWEST_CLASSES_TO_REFINE
-        return enough and self._has_fewer_rows_than(*MOST_ROWS_TO_REFINE)
+        """Whether rows and classes are some, so that another estimate may be better."""
+        n_rows, n_classes = self._supported_shape
+        some = FEWEST_CLASSES_TO_REFINE <= n_classes <= MANY_CLASSES
+        return some and are_few_rows(n_rows, n_classes, *MOST_ROWS_TO_REFINE)
 
-    def _has_fewer_rows_than(self, of_entry: int, of_class: int) -> bool:
-        n_classes = int(self.supported.sum())
-        n_rows = len(self._supported_rows(self.data.rows_observed))
-        return n_rows < min(of_entry * (n_classes - 1), of_class) * n_classes
+    @property
+    def _supported_shape(self) -> tuple[int, int]:
+        """Number of rows, and of classes, whose noise is estimated."""
+        return len(self._supported_rows(self.data.rows_observed)), int(self.supported.sum())
 
     @property
     def starts_are_poor(self) -> bool:

@@ -284,10 +284,17 @@ def with_pooled_noise(
     return fit._replace(transition=transition)
 
 
-def are_few_rows(n_samples: int, n_classes: int) -> bool:
-    """Whether the rows of a class are too few for all entries of its row of the matrix."""
-    enough = min(_FEW_ROWS_PER_ENTRY * (n_classes - 1), _FEW_ROWS_PER_CLASS)
-    return n_samples < enough * n_classes
+def are_few_rows(
+    n_samples: int,
+    n_classes: int,
+    of_entry: int = _FEW_ROWS_PER_ENTRY,
+    of_class: int = _FEW_ROWS_PER_CLASS,
+) -> bool:
+    """Whether the rows of a class are too few for all entries of its row of the matrix.
+
+    Fewer than so many for each other class; so many for all of them are enough.
+    """
+    return n_samples < min(of_entry * (n_classes - 1), of_class) * n_classes
 
 
 def shrunk_to_pooled_noise(

@@ -481,7 +481,7 @@ def test_with_many_classes_the_noise_is_estimated_again_as_long_as_it_helps(
     poor = uniform_transition(60, 0.5)
     rig_starts(monkeypatch, **dict.fromkeys(("calibrated", "mixture", "confident", "hard"), poor))
     monkeypatch.setattr(noise_estimates, "recounted_start", lambda *args, **kwargs: estimate)
-    monkeypatch.setattr(noise_estimates, "FEW_ROWS_FOR_A_START", (0, 0))
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
     estimator = classifier(max_epochs=12, lr=0.01).fit(*many_classes())
     starts = [report["start"] for report in estimator.selection_]
     assert starts == [None, "calibrated"] + ["recounted"] * n_tried
@@ -498,7 +498,7 @@ def test_with_many_classes_one_wrong_label_each_is_sought_unless_it_explains_les
     monkeypatch, sparse
 ):
     monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
-    monkeypatch.setattr(noise_estimates, "FEW_ROWS_FOR_A_START", (0, 0))
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
     true, elsewhere = pair_transition(60, 0.3), np.roll(np.eye(60), 7, axis=1)
     if not sparse:
         names = ("calibrated", "mixture", "confident", "hard")
@@ -547,7 +547,7 @@ def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_cle
 def test_the_noise_is_not_estimated_again_from_other_starts_or_without_held_out_rows(
     monkeypatch, spy, params
 ):
-    monkeypatch.setattr(noise_estimates, "FEW_ROWS_FOR_A_START", (0, 0))
+    monkeypatch.setattr(noise_estimates, "are_few_rows", lambda *args: False)
     estimator = classifier(max_epochs=2, lr=0.01, **params).fit(*many_classes())
     assert "recounted" not in [report["start"] for report in estimator.selection_]
 
