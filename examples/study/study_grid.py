@@ -9,6 +9,7 @@ hundred classes, with 40 to 400 rows of each, and nine kinds of label noise::
     python examples/study/study_grid.py --data FOLDER
     python examples/study/study_grid.py --data FOLDER --methods c em --noises pair.45 few.4 random.4
     python examples/study/study_grid.py --summary
+    python examples/study/study_grid.py --table s
 
 Every finished run is a row of ``grid.csv``; a script that was stopped goes on where it stopped.
 ``--part 0 2`` and ``--part 1 2`` run every second problem. ``FOLDER`` holds ``mnist.npz``,
@@ -100,31 +101,48 @@ def run(problem: str, noise: str, method: str, seed: int, folder: Path | None) -
     }
 
 
-def summarise(rows: list[dict[str, str]]) -> Iterator[str]:
-    """Yield how far each method is from the known matrix, the furthest first."""
+def behind_known(rows: list[dict[str, str]]) -> dict[tuple[str, str, str], np.ndarray]:
+    """Return accuracy less that of the known matrix, for each seed of (method, problem, noise)."""
     found: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
-        found.setdefault((row["problem"], row["noise"], row["method"]), {})[row["seed"]] = float(
-            row["accuracy"]
-        )
-    behind = []
-    for (problem, noise, method), accuracy in found.items():
-        known = found.get((problem, noise, "known"), {})
+        key = row["method"], row["problem"], row["noise"]
+        found.setdefault(key, {})[row["seed"]] = float(row["accuracy"])
+    behind = {}
+    for key, accuracy in found.items():
+        known = found.get(("known", *key[1:]), {})
         seeds = sorted(set(accuracy) & set(known))
-        if method != "known" and seeds:
-            gaps = np.array([accuracy[seed] - known[seed] for seed in seeds])
-            behind.append((gaps.mean(), gaps.std(), len(gaps), method, problem, noise))
+        if key[0] != "known" and seeds:
+            behind[key] = np.array([accuracy[seed] - known[seed] for seed in seeds])
+    return behind
+
+
+def summarise(rows: list[dict[str, str]]) -> Iterator[str]:
+    """Yield how far each method is from the known matrix, the furthest first."""
+    behind = behind_known(rows)
     yield f"{'method':7}{'problem':16}{'noise':10}{'behind known':>16} seeds"
-    for mean, spread, n_seeds, method, problem, noise in sorted(behind):
-        yield f"{method:7}{problem:16}{noise:10}{mean:+9.3f} ± {spread:.3f}{n_seeds:5}"
+    for (method, problem, noise), gaps in sorted(behind.items(), key=lambda row: row[1].mean()):
+        spread = f"{gaps.mean():+9.3f} ± {gaps.std():.3f}"
+        yield f"{method:7}{problem:16}{noise:10}{spread}{len(gaps):5}"
     for method in METHODS:
-        gaps = np.array([row[0] for row in behind if row[3] == method])
+        gaps = np.array([found.mean() for key, found in behind.items() if key[0] == method])
         if len(gaps):
             yield (
                 f"{method}: mean {gaps.mean():+.4f}, median {np.median(gaps):+.4f}, within .01 in "
                 f"{np.mean(gaps >= -0.01):.2f} and within .02 in {np.mean(gaps >= -0.02):.2f} of "
                 f"{len(gaps)}"
             )
+
+
+def table(rows: list[dict[str, str]], method: str) -> Iterator[str]:
+    """Yield the table of the documentation: hundredths less than through the known matrix."""
+    behind = behind_known(rows)
+    rule = " ".join(["=" * 16, *["=" * 7] * len(NOISES)])
+    yield from (rule, " ".join([f"{'problem':16}", *[f"{noise:>7}" for noise in NOISES]]), rule)
+    for problem in PROBLEMS:
+        gaps = [behind.get((method, problem, noise)) for noise in NOISES]
+        shown = [r"     \-" if gap is None else f"{100 * gap.mean():+7.1f}" for gap in gaps]
+        yield " ".join([f"{problem:16}", *shown])
+    yield rule
 
 
 def main() -> None:
@@ -138,7 +156,11 @@ def main() -> None:
     parser.add_argument("--part", nargs=2, type=int, default=[0, 1], metavar=("PART", "PARTS"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--summary", action="store_true", help="print the table and stop")
+    parser.add_argument("--table", choices=METHODS, help="print that of the documentation")
     args = parser.parse_args()
+    if args.table:
+        print("\n".join(table(finished(args.output), args.table)))
+        return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     # Of two classes with more wrong labels than right ones nobody can say which is which.

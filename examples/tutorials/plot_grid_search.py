@@ -36,7 +36,9 @@ y_observed = corrupt_labels(
     y, pair_transition(10, 0.35), exact=True, random_state=0
 )
 
-pipeline = make_pipeline(MinMaxScaler(), NoisyLabelClassifier(random_state=0))
+pipeline = make_pipeline(
+    MinMaxScaler(), NoisyLabelClassifier(max_epochs=40, random_state=0)
+)
 grid = {
     "noisylabelclassifier__noise_model": [None, "s"],
     "noisylabelclassifier__hidden_layer_sizes": [(16,), (100,)],

@@ -231,7 +231,8 @@ def test_verbose_prints_one_table_with_the_stage_next_to_the_epoch(batches, digi
     lines = capsys.readouterr().out.splitlines()
     notes = [line for line in lines if line.startswith("Start of the noise layer")]
     (note,) = notes
-    assert re.fullmatch(r"Start .*: calibrated, mixture, confident, hard, in \d+\.\d s\.", note)
+    names = "uniform, calibrated, mixture, confident, hard"
+    assert re.fullmatch(rf"Start .*: {names}, in \d+\.\d s\.", note)
     at = lines.index(note)  # the estimates come after the baseline and before they are tried
     assert (lines[at - 1].split()[1], lines[at + 1].split()[1]) == ("baseline", "start")
     lines.remove(note)
