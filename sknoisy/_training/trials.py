@@ -50,8 +50,10 @@ class TrialsOfStarts(BaseTrainer):
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:
-            counted = {name: estimates.pop(name) for name in ("confident", "hard")}
-            estimates |= self._most_likely(counted)
+            # With many classes all starts are poor, and refined later.
+            names = ["mixture"] if self.estimator.has_many_classes else []
+            others = {name: estimates.pop(name) for name in [*names, "confident", "hard"]}
+            estimates |= self._most_likely(others)
         starts = {
             name: with_own_label_likeliest(estimate.transition)
             for name, estimate in estimates.items()
