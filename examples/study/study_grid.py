@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import study_starts
 import torch
 from data_sets import (
     Loader,
@@ -71,13 +72,7 @@ PROBLEMS: dict[str, tuple[Loader, dict[str, Any]]] = {
 NOISES = [
     "pair.1", "pair.3", "pair.45", "sym.4", "sym.6", "perm.4", "block.4", "few.4", "random.4",
 ]  # fmt: skip
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {"noise_model": None},
-    "known": {"learn_transition": False},
-    "s": {},
-    "c": {"noise_model": "c"},
-    "em": {"method": "em"},
-}
+METHODS = {name: study_starts.METHODS[name] for name in ("plain", "known", "s", "c", "em")}
 USUAL = ["known", "s"]
 
 

@@ -190,8 +190,8 @@ class NoiseEstimator:
             judged = unseen if self.config.hold_out else None
             start = self._seeded(partial(sparse_start, judged=judged))
             found = self.estimate(start, predict)
-            one_rate = self._seeded(partial(calibrated_start, left_out=True))
-            simple = self.estimate(one_rate, predict, self.unseen)
+            shrunk = self._seeded(partial(calibrated_start, left_out=True))
+            simple = self.estimate(shrunk, predict, self.unseen)
             if not self._is_behind(found, simple):
                 if balanced:
                     found = self.estimate(partial(start, balanced=True), predict)

@@ -332,9 +332,9 @@ class Trainer(TrialsOfStarts):
         return tried
 
     def _gain_beside(self, best: Candidate, name: str, start: np.ndarray) -> tuple[float, float]:
-        """Return by how much a start explains more beside predictions, and the standard error.
+        """Return by how much another start explains more beside equal predictions, and the error.
 
-        They are those that were trained with another start.
+        The predictions are those of networks that were trained with the start of `best`.
         """
         beside = self._candidate("start", name, start, None)
         for fold, state in zip(self.folds, best.states, strict=True):

@@ -200,19 +200,8 @@ def uniform_start(
 ) -> np.ndarray:
     """Return errors that are spread evenly over all other classes, at the most likely rate.
 
-    It is fitted together with the sharpness of the predictions (see `fit_pooled_noise`).
-
-    Parameters
-    ----------
-    log_proba : ndarray of shape (n_samples, n_classes)
-        On rows that the network was not trained on.
-    target : ndarray of shape (n_samples,)
-        Encoded observed labels.
-    weight : ndarray of shape (n_samples,), default=None
-
-    Returns
-    -------
-    ndarray of shape (true, observed)
+    It is fitted together with the sharpness of the predictions (see `fit_pooled_noise`). Parameters
+    are those of `calibrated_start`; the matrix is of shape (true, observed).
     """
     n_classes = log_proba.shape[1]
     return uniform_noise(fit_pooled_noise(log_proba, target, weight)[1], n_classes)

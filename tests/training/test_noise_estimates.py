@@ -31,7 +31,7 @@ def test_predictions_among_classes_with_enough_labels_sum_to_one(early_stopping,
         seen.append(np.exp(log_proba))
         return Estimate(uniform_transition(log_proba.shape[1], 0.2), -1.0)
 
-    names = ("calibrated", "mixture", "confident", "hard")  # that of even errors takes fewer rows
+    names = ("calibrated", "mixture", "confident", "hard")  # uniform noise takes fewer rows
     for name in [f"{name}_start" for name in names]:
         monkeypatch.setattr(noise_estimates, name, see)
     X, y = blobs(200)

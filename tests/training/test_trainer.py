@@ -75,7 +75,7 @@ def untrained(first):
 
 
 def rig_starts(monkeypatch, likelihoods=(-1.0, -1.0), **matrices):
-    """Let the starts of the trainer return these matrices, and even errors say no noise."""
+    """Let the starts of the trainer return these matrices, and that of uniform noise none."""
     for name, matrix in {"uniform": np.eye(len(matrices["mixture"])), **matrices}.items():
         found = matrix
         if name in ("calibrated", "mixture"):
