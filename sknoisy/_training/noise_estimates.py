@@ -104,7 +104,9 @@ class NoiseEstimator:
         if self.config.transition_init == "cluster":
             return {"cluster": self.estimate(self._seeded(cluster_start), predict)}
         # Of all rows: few held-out ones would make their own labels too likely.
-        simple = self.estimate(self._seeded(calibrated_start), predict)
+        may_be_uniform = not self.config.hold_out
+        calibrated = self._seeded(partial(calibrated_start, may_be_uniform=may_be_uniform))
+        simple = self.estimate(calibrated, predict)
         mixture = self.estimate(self._seeded(mixture_start), predict)
         found = {"calibrated": simple, "mixture": mixture}
         if self.config.hold_out:

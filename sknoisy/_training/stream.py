@@ -294,7 +294,7 @@ def start_from_block(
         )
         starts.append(judged("mixture", transition, by_mixture[unseen]))
     else:
-        mixture, view, _ = fit_mixture(*given, random_state=seed)
+        mixture, view, _ = fit_mixture(*given, random_state=seed, balanced=True)
         by_mixture = label_log_likelihood(mixture, view(log_proba[unseen]), target[unseen])
         starts.append(judged("mixture", mixture.transition, by_mixture))
     best = select_start(starts, cautious=True)  # half a block is few rows

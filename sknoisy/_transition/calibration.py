@@ -42,6 +42,9 @@ _FEW_ROWS_PER_CLASS = 100
 _STRENGTHS = (4000.0, 1000.0, 320.0, 160.0, 80.0, 40.0, 20.0)
 _PARTS = 5
 
+#: Standard errors by which a freer matrix must be behind for wrong labels to be taken for uniform.
+_ERRORS_OF_UNIFORM = 2.0
+
 _FIRST_RATE = 0.4
 _LABELS_OF_RATE = 100.0
 _POWER = 3.0
@@ -303,6 +306,7 @@ def shrunk_to_pooled_noise(
     weight: np.ndarray | None = None,
     *,
     left_out: bool = False,
+    may_be_uniform: bool = False,
     random_state: int | None = None,
 ) -> Recalibration:
     """Fit sharpness and matrix, whose rows are shrunk to the one rate of `fit_pooled_noise`.
@@ -320,40 +324,91 @@ def shrunk_to_pooled_noise(
     left_out : bool, default=False
         Whether rows that are not few are treated as few ones, since the likelihood of labels that
         are left out is of interest.
+    may_be_uniform : bool, default=False
+        Whether the rows of the matrix are shrunk by 4000 labels if they explain labels that are
+        left out worse once they are shrunk by 1000, by two standard errors: then what tells wrong
+        labels of one kind from another is chance.
     random_state : int or None, default=None
         Of the parts that are left out.
     """
     n_classes = log_proba.shape[1]
     sharpness, rate = fit_pooled_noise(log_proba, target, weight)
     pooled = uniform_noise(rate, n_classes)
-    if not left_out and not are_few_rows(len(target), n_classes):
-        strength = _STRENGTHS[-1] / n_classes
-        return recalibrate(log_proba, target, pooled, weight=weight, pseudo_count=strength)
-    proba = np.exp(raise_to(log_proba, sharpness))
     weights = np.ones(len(target)) if weight is None else weight
-    prior = 0.99 * pooled + 0.01 * np.bincount(target, weights, n_classes) / weights.sum()
-    likelihoods = np.empty((len(_STRENGTHS), len(target)))
+
+    def with_strength(strength: float) -> Recalibration:
+        return recalibrate(
+            log_proba, target, pooled, weight=weight, pseudo_count=strength / n_classes
+        )
+
+    def of_left_out(strengths: tuple[float, ...]) -> FloatArray:
+        proba = np.exp(raise_to(log_proba, sharpness))
+        prior = 0.99 * pooled + 0.01 * np.bincount(target, weights, n_classes) / weights.sum()
+        return _left_out(proba, target, weights, prior, strengths, random_state)
+
+    if left_out or are_few_rows(len(target), n_classes):
+        likelihoods = of_left_out(_STRENGTHS)
+        best = _weakest_as_good(likelihoods, weights)
+        return with_strength(_STRENGTHS[best])._replace(left_out=likelihoods[best])
+    if may_be_uniform:
+        gain, error = _gains(of_left_out(_STRENGTHS[:2]), weights)
+        if gain[1] < -_ERRORS_OF_UNIFORM * error[1]:
+            return with_strength(_STRENGTHS[0])
+    return with_strength(_STRENGTHS[-1])
+
+
+def _left_out(
+    proba: FloatArray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    prior: FloatArray,
+    strengths: tuple[float, ...],
+    random_state: int | None,
+) -> FloatArray:
+    """Return log-likelihoods of labels beside a matrix that was fitted to those of other parts.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n_samples, true)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+    weight : ndarray of shape (n_samples,)
+        Sample weights.
+    prior : ndarray of shape (true, observed)
+        What the rows of the matrix are shrunk to.
+    strengths : tuple of float
+        By so many labels.
+    random_state : int or None
+        Of the parts.
+
+    Returns
+    -------
+    ndarray of shape (n_strengths, n_samples)
+    """
+    likelihoods = np.empty((len(strengths), len(target)))
     part = parts(len(target), random_state)
     for number in np.unique(part):
         out, transition = part == number, prior
-        of_class = [~out & (target == observed) for observed in range(n_classes)]
-        seen, mass = [proba[rows] for rows in of_class], [weights[rows] for rows in of_class]
-        for i, strength in enumerate(_STRENGTHS):
+        of_class = [~out & (target == observed) for observed in range(len(prior))]
+        seen, mass = [proba[rows] for rows in of_class], [weight[rows] for rows in of_class]
+        for i, strength in enumerate(strengths):
             transition, _ = most_likely_transition(seen, mass, transition, strength * prior)
             likelihoods[i, out] = np.log((proba[out] * transition.T[target[out]]).sum(axis=1))
-    best = _weakest_as_good(likelihoods, weights)
-    found = recalibrate(
-        log_proba, target, pooled, weight=weight, pseudo_count=_STRENGTHS[best] / n_classes
-    )
-    return found._replace(left_out=likelihoods[best])
+    return likelihoods
 
 
 def _weakest_as_good(left_out: FloatArray, weight: np.ndarray) -> int:
     """Return the last row of likelihoods that is within a standard error of the best one."""
-    best = left_out[int((left_out @ weight).argmax())]
-    gains = (left_out - best) * weight / weight.mean()
-    error = gains.std(axis=1) / np.sqrt(left_out.shape[1])
-    return int(np.flatnonzero(gains.mean(axis=1) >= -error)[-1])
+    gain, error = _gains(left_out, weight, int((left_out @ weight).argmax()))
+    return int(np.flatnonzero(gain >= -error)[-1])
+
+
+def _gains(
+    left_out: FloatArray, weight: np.ndarray, other: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Return by how much each row of likelihoods is above another one, and standard errors."""
+    gains = (left_out - left_out[other]) * weight / weight.mean()
+    return gains.mean(axis=1), gains.std(axis=1) / np.sqrt(left_out.shape[1])
 
 
 def fit_sparse_noise(

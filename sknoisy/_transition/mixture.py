@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +26,14 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
+from sknoisy._transition.counts import soft_counts
+
 SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
 _ELEMENTS_AT_ONCE = 2**22
 _PSEUDO_COUNT = 0.1
+_LABELS_OF_RATE = 20.0
 
 
 class NoisyMixture(NamedTuple):
@@ -65,6 +69,7 @@ def fit_mixture(
     starts: Sequence[np.ndarray] = (),
     from_clusters: bool = True,
     keep_names: bool = False,
+    balanced: bool = False,
 ) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
     """Fit the mixture of `mixture_start`.
 
@@ -78,6 +83,8 @@ def fit_mixture(
         Whether EM starts from clusters of the predictions as well.
     keep_names : bool, default=False
         Whether EM begins with `starts` only, and the classes have their names.
+    balanced : bool, default=False
+        Whether EM runs from each of them with balanced classes as well (see `fit_noisy_mixture`).
 
     Returns
     -------
@@ -95,19 +102,18 @@ def fit_mixture(
     if not keep_names:
         first.insert(0, some.argmax(axis=1))
     if from_clusters and not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
-        first.append(fit_clusters(some, weights, random_state).labels_)
+        clusters = fit_clusters(some, weights, random_state).labels_
+        first.append(_named(clusters, labels, n_classes, weights))
+    fit = partial(fit_noisy_mixture, n_classes=n_classes, weight=weights, keep_names=keep_names)
     fits = [
-        (
-            fit_noisy_mixture(
-                scores, labels, classes, n_classes, weight=weights, keep_names=keep_names
-            ),
-            view,
-        )
+        (fit(scores, labels, classes, balanced=is_balanced), view, is_balanced)
         for view in (_contrasts, _without_tails)
         for scores in [view(log_proba[rows])]
         for classes in first
+        for is_balanced in ((False, True) if balanced else (False,))
     ]
-    best, view = max(fits, key=lambda fit: fit[0].log_likelihood)
+    of_frequencies = (n_classes - 1) / len(some)
+    best, view, _ = max(fits, key=lambda fit: fit[0].log_likelihood + fit[2] * of_frequencies)
     return best, view, len(some)
 
 
@@ -123,8 +129,13 @@ def fit_noisy_mixture(
     max_iter: int = 60,
     tol: float = 1e-4,
     keep_names: bool = False,
+    balanced: bool = False,
 ) -> NoisyMixture:
     """Fit the mixture by EM.
+
+    With few rows of a class EM ends at one of many maxima, where one class may have lost its rows
+    to another and stands for what nothing else explains. Classes that are as frequent as their
+    labels, and rates of wrong labels that are shrunk to the rate of all, lead past most of these.
 
     Parameters
     ----------
@@ -145,6 +156,9 @@ def fit_noisy_mixture(
         EM stops when no entry of the matrix changes by more.
     keep_names : bool, default=False
         Whether the classes have the names of those that EM starts from.
+    balanced : bool, default=False
+        Whether the classes are as frequent as their labels, so that as many labels come to a class
+        as leave it, and the rates of wrong labels are shrunk to that of all, by twenty labels.
 
     Returns
     -------
@@ -155,9 +169,13 @@ def fit_noisy_mixture(
     identity = np.eye(n_classes)
     responsibility = identity[:, classes] * weight
     transition = np.full((n_classes, n_classes), np.inf)
+    share = np.bincount(target, weight, n_classes) + 1.0
+    normalised = _with_shrunk_rates if balanced else _normalised
     for _ in range(max_iter):
-        last, transition = transition, _normalised(responsibility @ identity[target], pseudo_count)
+        last, transition = transition, normalised(responsibility @ identity[target], pseudo_count)
         moments = _class_moments(scores, responsibility, shrinkage)
+        if balanced:
+            moments = share / share.sum(), *moments[1:]
         responsibility = _discriminant(scores, *moments)
         responsibility += np.log(transition)[:, target]
         _softmax(responsibility)
@@ -165,10 +183,10 @@ def fit_noisy_mixture(
         if np.abs(transition - last).max() < tol:
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
-    transition = _normalised(counts, pseudo_count)
     name = np.arange(n_classes) if keep_names else heaviest_diagonal(counts)
+    transition = normalised(counts[name], pseudo_count)
     prior, mean, covariance = moments
-    return NoisyMixture(transition[name], log_likelihood, prior[name], mean[name], covariance)
+    return NoisyMixture(transition, log_likelihood, prior[name], mean[name], covariance)
 
 
 def recount(
@@ -242,6 +260,16 @@ def clean_log_proba(mixture: NoisyMixture, scores: np.ndarray) -> np.ndarray:
 def _normalised(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
     counts = counts + pseudo_count / len(counts)
     return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _with_shrunk_rates(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
+    """Normalise counts (true, observed), and shrink the rate of wrong labels to that of all."""
+    right, mass = np.diag(counts), counts.sum(axis=1)
+    rate = 1.0 - right.sum() / mass.sum()
+    rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
+    wrong = counts + pseudo_count / len(counts)
+    np.fill_diagonal(wrong, 0.0)
+    return np.diag(1.0 - rates) + rates[:, None] * wrong / wrong.sum(axis=1, keepdims=True)
 
 
 def _counts(
@@ -342,6 +370,15 @@ def fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | N
         # Fewer different predictions than classes leave clusters empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return kmeans.fit(hellinger_roots(log_proba), sample_weight=weight)
+
+
+def _named(
+    clusters: np.ndarray, target: np.ndarray, n_classes: int, weight: np.ndarray | None
+) -> np.ndarray:
+    """Return the classes of clusters, of which as many labels are right as can be."""
+    identity = np.eye(n_classes)
+    counts = soft_counts(identity[clusters], target, n_classes, weight)
+    return np.argsort(heaviest_diagonal(counts))[clusters]
 
 
 def hellinger_roots(log_proba: np.ndarray) -> np.ndarray:

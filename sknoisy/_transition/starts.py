@@ -213,6 +213,7 @@ def calibrated_start(
     weight: np.ndarray | None = None,
     *,
     left_out: bool = False,
+    may_be_uniform: bool = False,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix that explains the labels best beside calibrated predictions.
@@ -235,13 +236,23 @@ def calibrated_start(
     left_out : bool, default=False
         Whether the likelihood of labels that are left out is of interest, and each row is shrunk as
         where rows are few.
+    may_be_uniform : bool, default=False
+        Whether one rate is kept where rows are not few if a freer matrix explains labels that are
+        left out worse.
     random_state : int or None, default=None
 
     Returns
     -------
     Estimate
     """
-    found = calibrate(log_proba, target, weight, left_out=left_out, random_state=random_state)
+    found = calibrate(
+        log_proba,
+        target,
+        weight,
+        left_out=left_out,
+        may_be_uniform=may_be_uniform,
+        random_state=random_state,
+    )
     rows = _calibration_rows(len(log_proba), log_proba.shape[1], random_state)
     return _judged(found, None if weight is None else weight[rows], found.left_out)
 
@@ -252,6 +263,7 @@ def calibrate(
     weight: np.ndarray | None = None,
     *,
     left_out: bool = False,
+    may_be_uniform: bool = False,
     random_state: int | None = None,
 ) -> Recalibration:
     """Fit sharpness and matrix of `calibrated_start`; the parameters are the same.
@@ -266,7 +278,12 @@ def calibrate(
         if n_classes > _MOST_CLASSES_TO_CALIBRATE:
             return with_pooled_noise(log_proba, target, weight)
         return shrunk_to_pooled_noise(
-            log_proba, target, weight, left_out=left_out, random_state=random_state
+            log_proba,
+            target,
+            weight,
+            left_out=left_out,
+            may_be_uniform=may_be_uniform,
+            random_state=random_state,
         )
 
 
@@ -423,9 +440,10 @@ def mixture_start(
 
     The mixture (see `fit_noisy_mixture`) is fitted to two views of the predicted distributions,
     logarithms that see all the tails and logarithms that see none below a hundredth, each from
-    the predicted classes and from clusters. The fit with the highest log-likelihood of the
-    observed labels wins: clusters merge when classes are many, predicted classes blur when the
-    noise is heavy, and no one start serves both.
+    the predicted classes and from clusters, and each with free classes and with balanced ones. The
+    fit with the highest log-likelihood of the observed labels wins: clusters merge when classes are
+    many, predicted classes blur when the noise is heavy, and free classes lose their rows when
+    these are few.
 
     Parameters
     ----------
@@ -440,7 +458,9 @@ def mixture_start(
     Estimate
     """
     with threads_for_classes(log_proba.shape[1]):
-        best, view, used = fit_mixture(log_proba, target, weight, random_state=random_state)
+        best, view, used = fit_mixture(
+            log_proba, target, weight, random_state=random_state, balanced=True
+        )
         if used == len(log_proba):
             return Estimate(best.transition, best.log_likelihood)
         transition = recount(best, view(log_proba), target, weight=weight)
