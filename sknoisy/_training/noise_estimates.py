@@ -13,7 +13,7 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
-from sknoisy._transition.calibration import are_few_rows
+from sknoisy._transition.calibration import SOME_ROWS, are_few_rows
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -35,10 +35,9 @@ MANY_CLASSES = 100
 
 #: The noise is estimated again from the network that was trained jointly, while rows times classes
 #: are not too many for memory: where starts are poor, as with few rows or from so many classes on;
-#: and to refine it below so many rows for each entry of the matrix, and for each class, where there
-#: are classes enough for most entries of a row to be zero.
+#: and to refine it where rows are not many, and there are classes enough for most entries of a row
+#: to be zero.
 MANY_CLASSES_FOR_A_START = 50
-MOST_ROWS_TO_REFINE = 40, 400
 FEWEST_CLASSES_TO_REFINE = 5
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
@@ -49,6 +48,9 @@ ERRORS_OF_ESTIMATES = 2.0
 #: for, and of a start that says so little noise that training with it is plain training.
 ALL_BUT_THE_SAME = 0.02, 0.1
 ALL_BUT_NONE = 0.005, 0.05
+
+#: Rates that differ by less, relative to their mean, are one.
+_SAME_RATE = 0.1
 
 #: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -117,7 +119,20 @@ class NoiseEstimator:
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.penalty("mixture", mixture.transition):
                 del found["mixture"]
+            elif self._is_simpler(mixture.transition, simple.transition):
+                found = {"mixture": mixture, "calibrated": simple}
         return found
+
+    def _is_simpler(self, transition: np.ndarray, other: np.ndarray) -> bool:
+        """Whether fewer wrong labels occur, and the other matrix has more than one rate."""
+        others = other[~np.eye(len(other), dtype=bool)]
+        has_one_rate = np.ptp(others) < _SAME_RATE * others.mean()
+        return not has_one_rate and self._n_wrong(transition) < self._n_wrong(other)
+
+    def _n_wrong(self, transition: np.ndarray) -> int:
+        """Return how many pairs of a class and a wrong label stand for at least one label."""
+        n_labels = transition * self.data.label_counts()[:, None]
+        return int(np.count_nonzero((n_labels >= 1) & ~np.eye(len(transition), dtype=bool)))
 
     @property
     def has_few_rows(self) -> bool:
@@ -133,7 +148,7 @@ class NoiseEstimator:
         """Whether rows and classes are some, so that another estimate may be better."""
         n_rows, n_classes = self._supported_shape
         some = FEWEST_CLASSES_TO_REFINE <= n_classes <= MANY_CLASSES
-        return some and are_few_rows(n_rows, n_classes, *MOST_ROWS_TO_REFINE)
+        return some and are_few_rows(n_rows, n_classes, *SOME_ROWS)
 
     @property
     def _supported_shape(self) -> tuple[int, int]:
@@ -242,9 +257,7 @@ class NoiseEstimator:
             return 0.0
         if start == "sparse":
             return self.optimism
-        n_labels = transition * self.data.label_counts()[:, None]
-        free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
-        return int(np.count_nonzero(free)) / (2 * len(self.data))
+        return self._n_wrong(transition) / (2 * len(self.data))
 
     def estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None

@@ -294,9 +294,10 @@ def start_from_block(
         )
         starts.append(judged("mixture", transition, by_mixture[unseen]))
     else:
-        mixture, view, _ = fit_mixture(*given, random_state=seed, balanced=True)
-        by_mixture = label_log_likelihood(mixture, view(log_proba[unseen]), target[unseen])
-        starts.append(judged("mixture", mixture.transition, by_mixture))
+        fit = fit_mixture(*given, random_state=seed)
+        scores = fit.view(log_proba[unseen])
+        by_mixture = label_log_likelihood(fit.mixture, scores, target[unseen])
+        starts.append(judged("mixture", fit.mixture.transition, by_mixture))
     best = select_start(starts, cautious=True)  # half a block is few rows
     if compare and select_noise_model([plain, best]) is plain:
         return None

@@ -38,6 +38,9 @@ _GAP = 0.1
 _FEW_ROWS_PER_ENTRY = 4
 _FEW_ROWS_PER_CLASS = 100
 
+#: With fewer of them a simpler matrix may be nearer to the true one than the likeliest one.
+SOME_ROWS = 40, 400
+
 #: Labels that the common rate stands for in each row of the matrix, the most cautious first.
 _STRENGTHS = (4000.0, 1000.0, 320.0, 160.0, 80.0, 40.0, 20.0)
 _PARTS = 5

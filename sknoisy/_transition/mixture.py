@@ -26,7 +26,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
-from sknoisy._transition.counts import soft_counts
+from sknoisy._transition.calibration import parts
+from sknoisy._transition.counts import floored, soft_counts
 
 SMALLEST_LOG_PROBABILITY = -30.0
 _MIXTURE_ROWS = (5_000, 20_000)
@@ -34,6 +35,11 @@ _ROWS_PER_CLUSTER = 10
 _ELEMENTS_AT_ONCE = 2**22
 _PSEUDO_COUNT = 0.1
 _LABELS_OF_RATE = 20.0
+_LABELS_TAKEN_OFF = 2.0
+_STEPS_TO_SPARSITY = 5
+_SPREAD = 0.02
+_SMALLEST_COUNT = 1e-9
+_ERRORS_OF_SPARSITY = 1.64
 
 
 class NoisyMixture(NamedTuple):
@@ -60,6 +66,112 @@ class NoisyMixture(NamedTuple):
     covariance: np.ndarray
 
 
+class MixtureFit(NamedTuple):
+    """A mixture, and how it was fitted.
+
+    Attributes
+    ----------
+    mixture : NoisyMixture
+    view : callable
+        Turns log-probabilities into the scores that the mixture is one of.
+    kind : str
+        As of `fit_noisy_mixture`.
+    rows : slice or ndarray of int of shape (n_rows,)
+        Which rows it was fitted to.
+    classes : ndarray of shape (n_rows,)
+        From which classes EM started.
+    """
+
+    mixture: NoisyMixture
+    view: Callable[[np.ndarray], np.ndarray]
+    kind: str
+    rows: slice | np.ndarray
+    classes: np.ndarray
+
+    @property
+    def criterion(self) -> float:
+        """Log-likelihood, less one label for each free frequency of a class (Akaike)."""
+        n_free = len(self.mixture.prior) - 1 if self.kind == "free" else 0
+        return self.mixture.log_likelihood - n_free / len(self.classes)
+
+    def left_out(
+        self,
+        log_proba: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray | None,
+        seed: int | None,
+    ) -> np.ndarray:
+        """Return the log-likelihood of each label beside a mixture that was fitted to others.
+
+        Parameters
+        ----------
+        log_proba : ndarray of shape (n_samples, n_classes)
+        target : ndarray of shape (n_samples,)
+        weight : ndarray of shape (n_samples,) or None
+        seed : int or None
+            Of the parts that are left out in turn.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        scores, labels = self.view(log_proba[self.rows]), target[self.rows]
+        weights = None if weight is None else weight[self.rows]
+        part, log_likelihood = parts(len(labels), seed), np.empty(len(labels))
+        for number in np.unique(part):
+            out, kept = part == number, part != number
+            found = fit_noisy_mixture(
+                scores[kept],
+                labels[kept],
+                self.classes[kept],
+                log_proba.shape[1],
+                weight=None if weights is None else weights[kept],
+                kind=self.kind,
+            )
+            log_likelihood[out] = label_log_likelihood(found, scores[out], labels[out])
+        return log_likelihood
+
+
+def sparse_unless_behind(
+    fit: MixtureFit,
+    log_proba: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    random_state: int | None = None,
+) -> MixtureFit:
+    """Return a sparse mixture that goes on from another one, unless it explains labels worse.
+
+    Labels are left out in turn, and a one-sided test at 5 % decides.
+
+    Parameters
+    ----------
+    fit : MixtureFit
+    log_proba, target, weight, random_state
+        As of `fit_mixture`.
+
+    Returns
+    -------
+    MixtureFit
+    """
+    n_classes = log_proba.shape[1]
+    if n_classes == 2:  # each class has one wrong label
+        return fit
+    scores, labels = fit.view(log_proba[fit.rows]), target[fit.rows]
+    weights = None if weight is None else weight[fit.rows]
+    fit = fit._replace(classes=most_likely_classes(fit.mixture, scores, labels))
+    mixture = fit_noisy_mixture(
+        scores, labels, fit.classes, n_classes, weight=weights, kind="sparse"
+    )
+    sparse = fit._replace(mixture=mixture, kind="sparse")
+    gains, behind = (one.left_out(log_proba, target, weight, random_state) for one in (sparse, fit))
+    gains = gains - behind
+    if weights is not None:
+        gains *= weights / weights.mean()
+    is_behind = gains.mean() < -_ERRORS_OF_SPARSITY * gains.std() / np.sqrt(len(gains))
+    return fit if is_behind else sparse
+
+
 def fit_mixture(
     log_proba: np.ndarray,
     target: np.ndarray,
@@ -69,8 +181,8 @@ def fit_mixture(
     starts: Sequence[np.ndarray] = (),
     from_clusters: bool = True,
     keep_names: bool = False,
-    balanced: bool = False,
-) -> tuple[NoisyMixture, Callable[[np.ndarray], np.ndarray], int]:
+    kinds: Sequence[str] = ("free",),
+) -> MixtureFit:
     """Fit the mixture of `mixture_start`.
 
     Parameters
@@ -83,16 +195,13 @@ def fit_mixture(
         Whether EM starts from clusters of the predictions as well.
     keep_names : bool, default=False
         Whether EM begins with `starts` only, and the classes have their names.
-    balanced : bool, default=False
-        Whether EM runs from each of them with balanced classes as well (see `fit_noisy_mixture`).
+    kinds : sequence of {"free", "balanced", "sparse"}, default=("free",)
+        EM runs once for each of them, as `fit_noisy_mixture` describes it.
 
     Returns
     -------
-    mixture : NoisyMixture
-    view : callable
-        Turns log-probabilities into the scores that the mixture is one of.
-    n_rows : int
-        How many rows it was fitted to.
+    MixtureFit
+        The best one.
     """
     n_classes = log_proba.shape[1]
     rows = capped_rows(len(log_proba), n_classes, random_state)
@@ -106,15 +215,13 @@ def fit_mixture(
         first.append(_named(clusters, labels, n_classes, weights))
     fit = partial(fit_noisy_mixture, n_classes=n_classes, weight=weights, keep_names=keep_names)
     fits = [
-        (fit(scores, labels, classes, balanced=is_balanced), view, is_balanced)
+        MixtureFit(fit(scores, labels, classes, kind=kind), view, kind, rows, classes)
         for view in (_contrasts, _without_tails)
         for scores in [view(log_proba[rows])]
         for classes in first
-        for is_balanced in ((False, True) if balanced else (False,))
+        for kind in kinds
     ]
-    of_frequencies = (n_classes - 1) / len(some)
-    best, view, _ = max(fits, key=lambda fit: fit[0].log_likelihood + fit[2] * of_frequencies)
-    return best, view, len(some)
+    return max(fits, key=lambda fit: fit.criterion)
 
 
 def fit_noisy_mixture(
@@ -129,13 +236,13 @@ def fit_noisy_mixture(
     max_iter: int = 60,
     tol: float = 1e-4,
     keep_names: bool = False,
-    balanced: bool = False,
+    kind: str = "free",
 ) -> NoisyMixture:
     """Fit the mixture by EM.
 
     With few rows of a class EM ends at one of many maxima, where one class may have lost its rows
-    to another and stands for what nothing else explains. Classes that are as frequent as their
-    labels, and rates of wrong labels that are shrunk to the rate of all, lead past most of these.
+    to another and stands for what nothing else explains. Balanced classes lead past most of these,
+    and few wrong labels of each class leave less to chance.
 
     Parameters
     ----------
@@ -156,9 +263,12 @@ def fit_noisy_mixture(
         EM stops when no entry of the matrix changes by more.
     keep_names : bool, default=False
         Whether the classes have the names of those that EM starts from.
-    balanced : bool, default=False
-        Whether the classes are as frequent as their labels, so that as many labels come to a class
-        as leave it, and the rates of wrong labels are shrunk to that of all, by twenty labels.
+    kind : {"free", "balanced", "sparse"}, default="free"
+        With "balanced" the classes are as frequent as their labels, so that as many labels come to
+        a class as leave it, and the rates of wrong labels are shrunk to that of all, by twenty
+        labels. With "sparse" two labels are taken off each count of wrong labels as well, or all
+        that there are, and one wrong label in fifty is spread evenly. What is taken off grows to
+        two in five steps.
 
     Returns
     -------
@@ -170,21 +280,30 @@ def fit_noisy_mixture(
     responsibility = identity[:, classes] * weight
     transition = np.full((n_classes, n_classes), np.inf)
     share = np.bincount(target, weight, n_classes) + 1.0
-    normalised = _with_shrunk_rates if balanced else _normalised
-    for _ in range(max_iter):
-        last, transition = transition, normalised(responsibility @ identity[target], pseudo_count)
+
+    def matrix_of(counts: np.ndarray, step: int = max_iter) -> np.ndarray:
+        if kind == "free":
+            return _normalised(counts, pseudo_count)
+        if kind == "balanced":
+            return _with_shrunk_rates(counts, counts + pseudo_count / n_classes)
+        taken_off = _LABELS_TAKEN_OFF * min(1.0, step / _STEPS_TO_SPARSITY)
+        return _with_shrunk_rates(counts, np.maximum(counts - taken_off, 0.0), spread=_SPREAD)
+
+    for step in range(max_iter):
+        last, transition = transition, matrix_of(responsibility @ identity[target], step)
         moments = _class_moments(scores, responsibility, shrinkage)
-        if balanced:
+        if kind != "free":
             moments = share / share.sum(), *moments[1:]
         responsibility = _discriminant(scores, *moments)
         responsibility += np.log(transition)[:, target]
         _softmax(responsibility)
         responsibility *= weight
-        if np.abs(transition - last).max() < tol:
+        is_sparse = kind != "sparse" or step > _STEPS_TO_SPARSITY
+        if is_sparse and np.abs(transition - last).max() < tol:
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
     name = np.arange(n_classes) if keep_names else heaviest_diagonal(counts)
-    transition = normalised(counts[name], pseudo_count)
+    transition = matrix_of(counts[name])
     prior, mean, covariance = moments
     return NoisyMixture(transition, log_likelihood, prior[name], mean[name], covariance)
 
@@ -240,6 +359,26 @@ def label_log_likelihood(
     return _softmax(joint) - total
 
 
+def most_likely_classes(
+    mixture: NoisyMixture, scores: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Most likely true class of each row, given its scores and its observed label.
+
+    Parameters
+    ----------
+    mixture : NoisyMixture
+    scores : ndarray of shape (n_samples, n_scores)
+    target : ndarray of shape (n_samples,)
+        Encoded observed labels.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+    """
+    joint = _discriminant(scores.T, mixture.prior, mixture.mean, mixture.covariance)
+    return np.asarray((joint + np.log(mixture.transition)[:, target]).argmax(axis=0))
+
+
 def clean_log_proba(mixture: NoisyMixture, scores: np.ndarray) -> np.ndarray:
     """Log-probabilities of the true label of each row, given its scores.
 
@@ -262,14 +401,24 @@ def _normalised(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _with_shrunk_rates(counts: np.ndarray, pseudo_count: float) -> np.ndarray:
-    """Normalise counts (true, observed), and shrink the rate of wrong labels to that of all."""
-    right, mass = np.diag(counts), counts.sum(axis=1)
+def _with_shrunk_rates(counts: np.ndarray, wrong: np.ndarray, *, spread: float = 0.0) -> np.ndarray:
+    """Return a matrix whose rates of wrong labels are shrunk to that of all.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (true, observed)
+    wrong : ndarray of shape (true, observed)
+        What the wrong labels of a class are proportional to; the diagonal does not matter.
+    spread : float, default=0.0
+        Part of them that is spread evenly.
+    """
+    right, mass, evenly = np.diag(counts), counts.sum(axis=1), 1.0 - np.eye(len(counts))
     rate = 1.0 - right.sum() / mass.sum()
     rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
-    wrong = counts + pseudo_count / len(counts)
-    np.fill_diagonal(wrong, 0.0)
-    return np.diag(1.0 - rates) + rates[:, None] * wrong / wrong.sum(axis=1, keepdims=True)
+    shares = (wrong + _SMALLEST_COUNT) * evenly
+    shares *= (1.0 - spread) / shares.sum(axis=1, keepdims=True)
+    shares += spread * evenly / evenly.sum(axis=1)
+    return floored(np.diag(1.0 - rates) + rates[:, None] * shares)
 
 
 def _counts(

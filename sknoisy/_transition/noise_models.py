@@ -402,14 +402,15 @@ class _Rows:
     def mixture(self) -> NoiseModel:
         """Gaussian classes with noisy labels."""
         posterior = self.start.predict(self.log_proba) + self.start.log_column(self.target)
-        mixture, view, _ = fit_mixture(
+        fit = fit_mixture(
             self.log_proba,
             self.target,
             random_state=0,
             starts=[posterior.argmax(axis=1)],
             from_clusters=self.n_classes <= _MOST_CLASSES_FOR_LAYERS,
         )
-        return NoiseModel(lambda given: of_mixture(mixture, view(given)), mixture.transition)
+        mixture = fit.mixture
+        return NoiseModel(lambda given: of_mixture(mixture, fit.view(given)), mixture.transition)
 
     @cached_property
     def tied(self) -> SoftmaxLayer:

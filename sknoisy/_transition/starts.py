@@ -17,7 +17,9 @@ import numpy as np
 
 from sknoisy._support.threads import threads_for_classes
 from sknoisy._transition.calibration import (
+    SOME_ROWS,
     Recalibration,
+    are_few_rows,
     fit_pooled_noise,
     fit_sparse_noise,
     parts,
@@ -29,17 +31,20 @@ from sknoisy._transition.calibration import (
 )
 from sknoisy._transition.counts import expected_transition, soft_counts
 from sknoisy._transition.mixture import (
+    MixtureFit,
     capped_rows,
     fit_clusters,
     fit_mixture,
     heaviest_diagonal,
     hellinger_roots,
     recount,
+    sparse_unless_behind,
 )
 
 _CALIBRATION_ELEMENTS = 200_000
 _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
+_FEWEST_CLASSES_FOR_ONE_KIND = 50
 _SMALLEST_TRANSITION = 1e-12
 _POWERS = (1.0, 1.5, 2.0, 3.0)
 _RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -440,10 +445,11 @@ def mixture_start(
 
     The mixture (see `fit_noisy_mixture`) is fitted to two views of the predicted distributions,
     logarithms that see all the tails and logarithms that see none below a hundredth, each from
-    the predicted classes and from clusters, and each with free classes and with balanced ones. The
-    fit with the highest log-likelihood of the observed labels wins: clusters merge when classes are
-    many, predicted classes blur when the noise is heavy, and free classes lose their rows when
-    these are few.
+    the predicted classes and from clusters. The fit with the highest log-likelihood of the
+    observed labels wins: clusters merge when classes are many, predicted classes blur when the
+    noise is heavy, and no one start serves both. Where rows are not many (see `are_few_rows`) and
+    classes fewer than fifty, it is fitted with balanced classes as well, and to the best of these
+    a sparse mixture, which is taken unless it is behind.
 
     Parameters
     ----------
@@ -457,14 +463,32 @@ def mixture_start(
     -------
     Estimate
     """
-    with threads_for_classes(log_proba.shape[1]):
-        best, view, used = fit_mixture(
-            log_proba, target, weight, random_state=random_state, balanced=True
-        )
-        if used == len(log_proba):
-            return Estimate(best.transition, best.log_likelihood)
-        transition = recount(best, view(log_proba), target, weight=weight)
-    return Estimate(transition, best.log_likelihood)
+    n_samples, n_classes = log_proba.shape
+    some = n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and are_few_rows(
+        n_samples, n_classes, *SOME_ROWS
+    )
+    with threads_for_classes(n_classes):
+        if not some:
+            fit = fit_mixture(log_proba, target, weight, random_state=random_state)
+            return of_all_rows(fit, log_proba, target, weight)
+        kinds = ("free", "balanced")
+        fit = fit_mixture(log_proba, target, weight, random_state=random_state, kinds=kinds)
+        fit = sparse_unless_behind(fit, log_proba, target, weight, random_state=random_state)
+        return of_all_rows(fit, log_proba, target, weight)
+
+
+def of_all_rows(
+    fit: MixtureFit, log_proba: np.ndarray, target: np.ndarray, weight: np.ndarray | None
+) -> Estimate:
+    """Return the matrix of a mixture, counted on all rows if it was fitted to some.
+
+    Parameters are those of `mixture_start`, after the fit.
+    """
+    mixture = fit.mixture
+    if len(fit.classes) == len(log_proba):
+        return Estimate(mixture.transition, mixture.log_likelihood)
+    transition = recount(mixture, fit.view(log_proba), target, weight=weight)
+    return Estimate(transition, mixture.log_likelihood)
 
 
 def _matrix_of(

@@ -7,8 +7,8 @@ from scipy.optimize import linear_sum_assignment
 
 from sknoisy._support.validation import FloatArray
 from sknoisy._transition.counts import expected_transition, floored
-from sknoisy._transition.mixture import fit_mixture, recount
-from sknoisy._transition.starts import Estimate
+from sknoisy._transition.mixture import fit_mixture
+from sknoisy._transition.starts import Estimate, of_all_rows
 
 _SPREAD = 0.02
 _SUPPOSED_ROWS = 2.0
@@ -75,7 +75,7 @@ def trusted_start(
     """
     roots = np.sqrt(expected_transition(counts))  # Hellinger's affinity of distributions
     nearest = (np.exp(0.5 * log_proba) @ roots.T).argmax(axis=1)
-    mixture, view, used = fit_mixture(
+    fit = fit_mixture(
         log_proba,
         target,
         weight,
@@ -83,10 +83,7 @@ def trusted_start(
         starts=[nearest],
         keep_names=True,
     )
-    transition = mixture.transition
-    if used < len(log_proba):
-        transition = recount(mixture, view(log_proba), target, weight=weight)
-    return Estimate(transition, mixture.log_likelihood)
+    return of_all_rows(fit, log_proba, target, weight)
 
 
 def explained_counts(transition: FloatArray, counts: FloatArray) -> float:
