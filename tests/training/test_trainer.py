@@ -565,7 +565,7 @@ def test_with_few_rows_of_a_class_one_wrong_label_of_each_is_sought_as_long_as_i
     estimator = classifier(max_epochs=30, lr=0.01, select_noise_model=False).fit(X, y)
     starts = [report["start"] for report in estimator.selection_]
     assert "sparse" in starts
-    assert starts.count("sparse") <= 5
+    assert starts.count("sparse") <= 10  # five with balanced classes, five without
     assert "sparse" not in starts[: -starts.count("sparse")]  # after all others
     assert transition_matrix_error(estimator.transition_matrix_, transition) < 0.2
     assert estimator.noise_model_ == "s"

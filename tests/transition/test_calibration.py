@@ -3,9 +3,14 @@ import pytest
 from scipy.special import log_softmax
 
 from sknoisy._transition import calibration
-from sknoisy._transition.calibration import recalibrate, sharpen
+from sknoisy._transition.calibration import recalibrate, sharpen, shrunk_to_pooled_noise
 from sknoisy.metrics import transition_matrix_error
-from sknoisy.noise import corrupt_labels, random_transition
+from sknoisy.noise import (
+    corrupt_labels,
+    pair_transition,
+    random_transition,
+    uniform_transition,
+)
 
 T = random_transition(3, 0.4, random_state=1)
 
@@ -168,3 +173,27 @@ def test_em_is_accelerated(monkeypatch):
     best = calibration.most_likely_transition(*given)[1]
     monkeypatch.setattr(calibration, "_MAX_STEPS", 30)
     assert calibration.most_likely_transition(*given)[1] == pytest.approx(best, abs=0.1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("transition", [uniform_transition(10, 0.5), pair_transition(10, 0.4)])
+def test_wrong_labels_are_uniform_unless_labels_left_out_say_otherwise(transition, weighted):
+    """Fifty rows of each class do not tell 90 rates; one rate is nearer if noise is uniform."""
+    errors, n_uniform, is_uniform = [], 0, transition[0, 2] > 0
+    for seed in range(6):
+        random = np.random.RandomState(seed)
+        log_proba = log_softmax(3 * random.normal(size=(500, 10)), axis=1)
+        true = (np.exp(log_proba).cumsum(axis=1) < random.uniform(size=(500, 1))).sum(axis=1)
+        target = corrupt_labels(true, transition, random_state=seed, classes=range(10))
+        weight = np.full(500, 2.0) if weighted else None
+        found, free = (
+            shrunk_to_pooled_noise(
+                log_proba, target, weight, may_be_uniform=may_be, random_state=0
+            ).transition
+            for may_be in (True, False)
+        )
+        wrong = found[~np.eye(10, dtype=bool)]
+        n_uniform += np.ptp(wrong) < 0.1 * wrong.mean()
+        errors.append([transition_matrix_error(matrix, transition) for matrix in (found, free)])
+    assert n_uniform >= 4 if is_uniform else n_uniform == 0
+    assert np.mean(errors, axis=0)[0] < (0.7 if is_uniform else 1.01) * np.mean(errors, axis=0)[1]

@@ -8,7 +8,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from sknoisy._transition import mixture
-from sknoisy._transition.mixture import fit_noisy_mixture, heaviest_diagonal, recount
+from sknoisy._transition.mixture import (
+    fit_mixture,
+    fit_noisy_mixture,
+    heaviest_diagonal,
+    most_likely_classes,
+    recount,
+    sparse_unless_behind,
+)
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
     corrupt_labels,
@@ -224,3 +231,121 @@ def test_counts_are_made_of_a_part_of_the_rows_at_a_time(monkeypatch):
     assert max(sizes) == 64
     assert sum(sizes) == len(scores)
     assert_allclose(counted, whole.transition, atol=1e-3)
+
+
+# --- Where rows are few -------------------------------------------------------------------------
+
+
+def test_balanced_classes_are_as_frequent_as_their_labels():
+    scores, observed, _ = sample(pair_transition(4, 0.3), 200)
+    weight = np.random.default_rng(1).integers(1, 4, 200)
+    found = fit_noisy_mixture(
+        scores, observed, nearest(scores), 4, weight=weight.astype(float), kind="balanced"
+    )
+    labels = np.repeat(observed, weight)
+    assert_allclose(found.prior, (np.bincount(labels) + 1) / (len(labels) + 4))
+
+
+def test_balanced_rates_are_shrunk_to_that_of_all_by_twenty_labels():
+    # So far apart that every row is known.
+    transition = np.diag([1.0, 0.9, 0.5])
+    transition[[1, 2], [2, 0]] = [0.1, 0.5]
+    y = np.repeat([0, 1, 2], 40)
+    observed = corrupt_labels(y, transition, exact=True, random_state=0)
+    scores = 100.0 * np.eye(3)[y] + np.random.default_rng(0).standard_normal((120, 3))
+    found = fit_noisy_mixture(scores, observed, y, 3, kind="balanced").transition
+    n_wrong = np.array([0, 4, 20])
+    expected = (n_wrong + 20 * n_wrong.sum() / 120) / (40 + 20)
+    assert_allclose(1.0 - np.diag(found), expected, atol=1e-6)
+
+
+def test_sparse_rows_have_two_labels_less_of_each_wrong_one():
+    y = np.zeros(100, dtype=int)
+    observed = np.repeat([0, 1, 2, 3], [60, 32, 6, 2])
+    y, observed = (
+        np.r_[y, [1] * 50, [2] * 50, [3] * 50],
+        np.r_[observed, [1] * 50, [2] * 50, [3] * 50],
+    )
+    scores = 100.0 * np.eye(4)[y] + np.random.default_rng(0).standard_normal((250, 4))
+    found = fit_noisy_mixture(scores, observed, y, 4, kind="sparse").transition
+    wrong = found[0, 1:] / found[0, 1:].sum()
+    assert_allclose(wrong, 0.98 * np.array([30, 4, 0]) / 34 + 0.02 / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["free", "balanced", "sparse"])
+def test_every_kind_finds_that_there_is_no_noise(kind):
+    scores, observed, _ = sample(np.eye(4), 120, distance=50.0)
+    found = fit_noisy_mixture(scores, observed, nearest(scores), 4, kind=kind)
+    assert_allclose(found.transition, np.eye(4), atol=0.01)
+    assert np.isfinite(found.log_likelihood)
+
+
+def predictions(transition, n_samples, seed):
+    """Draw what a network of noisy labels predicts, and the labels."""
+    scores, observed, y = sample(transition, n_samples, distance=4.0, seed=seed)
+    clean = softmax(2.0 * scores, axis=1)
+    return np.log(clean @ transition + 1e-6), observed, y
+
+
+@pytest.mark.parametrize("noise", ["pair", "permutation"])
+def test_with_few_rows_of_a_sparse_matrix_the_sparse_mixture_is_nearer(noise):
+    transition = {
+        "pair": pair_transition(6, 0.3),
+        "permutation": permutation_transition([1, 2, 0, 4, 5, 3], 0.4),
+    }[noise]
+    errors = []
+    for seed in range(6):
+        log_proba, observed, _ = predictions(transition, 240, seed)
+        free = fit_mixture(log_proba, observed, random_state=0)
+        found = sparse_unless_behind(free, log_proba, observed, random_state=0)
+        assert found.kind == "sparse"
+        errors.append(
+            [transition_matrix_error(fit.mixture.transition, transition) for fit in (found, free)]
+        )
+    sparse, dense = np.mean(errors, axis=0)
+    assert sparse < 0.85 * dense
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sparse_mixture_is_not_taken_where_labels_go_everywhere(seed):
+    log_proba, observed, _ = predictions(uniform_transition(6, 0.5), 300, seed)
+    free = fit_mixture(log_proba, observed, random_state=0)
+    found = sparse_unless_behind(free, log_proba, observed, random_state=0)
+    assert found.mixture is free.mixture
+
+
+def test_two_classes_have_no_sparser_mixture():
+    log_proba, observed, _ = predictions(MATRICES["two classes"], 200, 0)
+    free = fit_mixture(log_proba, observed)
+    assert sparse_unless_behind(free, log_proba, observed) is free
+
+
+def test_the_test_of_sparsity_takes_weight_two_for_the_row_twice():
+    log_proba, observed, _ = predictions(pair_transition(5, 0.3), 200, 0)
+    free = fit_mixture(log_proba, observed)
+    left_out = free.left_out(log_proba, observed, None, 0)
+    assert_allclose(free.left_out(log_proba, observed, np.full(200, 1.0), 0), left_out)
+    # A weight of zero teaches nothing: what is left out then is what was.
+    some = np.r_[np.ones(150), np.zeros(50)]
+    changed = np.r_[observed[:150], (observed[150:] + 2) % 5]
+    of_some = [free.left_out(log_proba, labels, some, 0)[:150] for labels in (observed, changed)]
+    assert_allclose(*of_some)
+
+
+def test_most_likely_classes_take_the_label_into_account():
+    scores, observed, y = sample(pair_transition(4, 0.2), 2000, distance=2.0)
+    fit = fit_noisy_mixture(scores, observed, nearest(scores), 4)
+    found = most_likely_classes(fit, scores, observed)
+    assert (found == y).mean() > (nearest(scores) == y).mean() + 0.02
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balanced_classes_keep_their_rows(seed):
+    """With few rows of overlapping classes free EM gives most of the rows of one to another."""
+    transition, free, balanced = pair_transition(5, 0.45), [], []
+    for draw in range(4):
+        scores, observed, _ = sample(transition, 200, distance=2.5, seed=10 * seed + draw)
+        for errors, kind in ((free, "free"), (balanced, "balanced")):
+            found = fit_noisy_mixture(scores, observed, nearest(scores), 5, kind=kind)
+            errors.append(transition_matrix_error(found.transition, transition))
+    assert np.mean(balanced) < np.mean(free)

@@ -178,19 +178,42 @@ def test_confident_leaves_out_rows_below_the_mean_of_their_class():
     assert_allclose(confident_start(np.log(proba), target), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("best", range(4))
+@pytest.mark.parametrize("best", range(8))
 def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
+    """Two views, from predicted classes and from clusters, free and balanced."""
     fits = [
-        NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best), *[np.empty(0)] * 3)
-        for i in range(4)
+        NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best), *[np.zeros(3)] * 3)
+        for i in range(8)
     ]
     remaining = iter(fits)
     monkeypatch.setattr(mixture, "fit_noisy_mixture", lambda *a, **k: next(remaining))
+    monkeypatch.setattr(starts, "sparse_unless_behind", lambda fit, *a, **k: fit)
     log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
     found = mixture_start(log_proba, observed, random_state=0)
     assert found.transition is fits[best].transition
     assert found.log_likelihood == fits[best].log_likelihood
     assert list(remaining) == []
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_classes", "restricted"),
+    [(200, 3, True), (239, 3, True), (240, 3, False), (300, 49, True), (300, 50, False)],
+)
+def test_restricted_mixtures_are_for_some_rows_and_classes(
+    monkeypatch, n_rows, n_classes, restricted
+):
+    """Below 40 rows for each entry of a row of the matrix, and fewer than fifty classes."""
+    kinds = []
+
+    def spy(scores, target, classes, n_classes, **kwargs):
+        kinds.append(kwargs["kind"])
+        return fit_noisy_mixture(scores, target, classes, n_classes, max_iter=1, **kwargs)
+
+    monkeypatch.setattr(mixture, "fit_noisy_mixture", spy)
+    random = np.random.default_rng(0)
+    log_proba = log_softmax(random.standard_normal((n_rows, n_classes)), axis=1)
+    mixture_start(log_proba, random.integers(0, n_classes, n_rows), random_state=0)
+    assert set(kinds) == ({"free", "balanced", "sparse"} if restricted else {"free"})
 
 
 def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
