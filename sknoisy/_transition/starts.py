@@ -45,6 +45,7 @@ _CALIBRATION_ELEMENTS = 200_000
 _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
 _FEWEST_CLASSES_FOR_ONE_KIND = 50
+_FEWEST_ROWS_FOR_ONE_KIND = 2_000
 _SMALLEST_TRANSITION = 1e-12
 _POWERS = (1.0, 1.5, 2.0, 3.0)
 _RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -447,9 +448,9 @@ def mixture_start(
     logarithms that see all the tails and logarithms that see none below a hundredth, each from
     the predicted classes and from clusters. The fit with the highest log-likelihood of the
     observed labels wins: clusters merge when classes are many, predicted classes blur when the
-    noise is heavy, and no one start serves both. Where rows are not many (see `are_few_rows`) and
-    classes fewer than fifty, it is fitted with balanced classes as well, and to the best of these
-    a sparse mixture, which is taken unless it is behind.
+    noise is heavy, and no one start serves both. With three to 49 classes, and below 2000 rows or
+    with some of each class (see `are_few_rows`), it is fitted with balanced classes as well, and
+    from the best of these a sparse mixture, which is taken unless it is behind.
 
     Parameters
     ----------
@@ -464,8 +465,8 @@ def mixture_start(
     Estimate
     """
     n_samples, n_classes = log_proba.shape
-    some = n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and are_few_rows(
-        n_samples, n_classes, *SOME_ROWS
+    some = 2 < n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and (
+        n_samples < _FEWEST_ROWS_FOR_ONE_KIND or are_few_rows(n_samples, n_classes, *SOME_ROWS)
     )
     with threads_for_classes(n_classes):
         if not some:

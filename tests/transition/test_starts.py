@@ -197,12 +197,20 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
 
 @pytest.mark.parametrize(
     ("n_rows", "n_classes", "restricted"),
-    [(200, 3, True), (239, 3, True), (240, 3, False), (300, 49, True), (300, 50, False)],
+    [
+        (200, 2, False),
+        (1999, 3, True),
+        (2000, 3, False),
+        (2000, 10, True),
+        (3600, 10, False),
+        (300, 49, True),
+        (300, 50, False),
+    ],
 )
 def test_restricted_mixtures_are_for_some_rows_and_classes(
     monkeypatch, n_rows, n_classes, restricted
 ):
-    """Below 40 rows for each entry of a row of the matrix, and fewer than fifty classes."""
+    """Below 2000 rows or 40 for each entry of the matrix, and three to 49 classes."""
     kinds = []
 
     def spy(scores, target, classes, n_classes, **kwargs):
