@@ -49,9 +49,6 @@ ERRORS_OF_ESTIMATES = 2.0
 ALL_BUT_THE_SAME = 0.02, 0.1
 ALL_BUT_NONE = 0.005, 0.05
 
-#: Rates that differ by less, relative to their mean, are one.
-_SAME_RATE = 0.1
-
 #: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -119,20 +116,7 @@ class NoiseEstimator:
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.penalty("mixture", mixture.transition):
                 del found["mixture"]
-            elif self._is_simpler(mixture.transition, simple.transition):
-                found = {"mixture": mixture, "calibrated": simple}
         return found
-
-    def _is_simpler(self, transition: np.ndarray, other: np.ndarray) -> bool:
-        """Whether fewer wrong labels occur, and the other matrix has more than one rate."""
-        others = other[~np.eye(len(other), dtype=bool)]
-        has_one_rate = np.ptp(others) < _SAME_RATE * others.mean()
-        return not has_one_rate and self._n_wrong(transition) < self._n_wrong(other)
-
-    def _n_wrong(self, transition: np.ndarray) -> int:
-        """Return how many pairs of a class and a wrong label stand for at least one label."""
-        n_labels = transition * self.data.label_counts()[:, None]
-        return int(np.count_nonzero((n_labels >= 1) & ~np.eye(len(transition), dtype=bool)))
 
     @property
     def has_few_rows(self) -> bool:
@@ -257,7 +241,9 @@ class NoiseEstimator:
             return 0.0
         if start == "sparse":
             return self.optimism
-        return self._n_wrong(transition) / (2 * len(self.data))
+        n_labels = transition * self.data.label_counts()[:, None]
+        free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
+        return int(np.count_nonzero(free)) / (2 * len(self.data))
 
     def estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None

@@ -45,8 +45,8 @@ SOME_ROWS = 40, 400
 _STRENGTHS = (4000.0, 1000.0, 320.0, 160.0, 80.0, 40.0, 20.0)
 _PARTS = 5
 
-#: Standard errors by which a freer matrix must be ahead, or wrong labels are taken for uniform.
-_ERRORS_OF_UNIFORM = 1.0
+#: Standard errors by which a freer matrix must be behind for wrong labels to be taken for uniform.
+_ERRORS_OF_UNIFORM = 3.0
 
 _FIRST_RATE = 0.4
 _LABELS_OF_RATE = 100.0
@@ -328,9 +328,9 @@ def shrunk_to_pooled_noise(
         Whether rows that are not few are treated as few ones, since the likelihood of labels that
         are left out is of interest.
     may_be_uniform : bool, default=False
-        Whether the rows of the matrix are shrunk by 4000 labels unless they explain labels that are
-        left out better if they are shrunk by 1000, by a standard error: then what tells one wrong
-        label from another may be chance.
+        Whether the rows of the matrix are shrunk by 4000 labels if they explain labels that are
+        left out worse once they are shrunk by 1000, by three standard errors: then what tells one
+        wrong label from another is chance.
     random_state : int or None, default=None
         Of the parts that are left out.
     """
@@ -355,7 +355,7 @@ def shrunk_to_pooled_noise(
         return with_strength(_STRENGTHS[best])._replace(left_out=likelihoods[best])
     if may_be_uniform:
         gain, error = _gains(of_left_out(_STRENGTHS[:2]), weights)
-        if gain[1] <= _ERRORS_OF_UNIFORM * error[1]:
+        if gain[1] < -_ERRORS_OF_UNIFORM * error[1]:
             return with_strength(_STRENGTHS[0])
     return with_strength(_STRENGTHS[-1])
 

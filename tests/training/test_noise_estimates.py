@@ -8,9 +8,8 @@ from sklearn.datasets import make_blobs
 from sknoisy import NoisyLabelClassifier
 from sknoisy._training import noise_estimates
 from sknoisy._training.trainer import Trainer
-from sknoisy._training.trials import TrialsOfStarts
 from sknoisy._transition.starts import Estimate
-from sknoisy.noise import corrupt_labels, pair_transition, random_transition, uniform_transition
+from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
 
 
 def blobs(n_samples=120, rate=0.2):
@@ -71,29 +70,3 @@ def test_a_start_pays_for_its_entries_where_it_saw_the_labels_that_judge(
     assert {None, "calibrated"} <= paid.keys()
     assert early_stopping or "mixture" in paid
     assert paid == {start: pytest.approx(expected[start]) for start in paid}
-
-
-@pytest.mark.parametrize(
-    ("calibrated", "mixture", "expected"),
-    [
-        (random_transition(3, 0.3, random_state=0), pair_transition(3, 0.3), "mixture"),
-        (pair_transition(3, 0.2), random_transition(3, 0.3, random_state=0), "calibrated"),
-        (uniform_transition(3, 0.2), pair_transition(3, 0.3), "calibrated"),  # one rate
-    ],
-)
-def test_without_held_out_rows_the_matrix_with_fewer_wrong_labels_is_the_simpler_one(
-    calibrated, mixture, expected, monkeypatch
-):
-    starts = {"calibrated": Estimate(calibrated, -1.0), "mixture": Estimate(mixture, -0.5)}
-    for name, found in starts.items():
-        monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, f=found, **k: f)
-    given, give = [], TrialsOfStarts._ahead
-
-    def record(self, plain, before, starts):
-        given.extend(name for name, _ in starts)
-        return give(self, plain, before, starts)
-
-    monkeypatch.setattr(TrialsOfStarts, "_ahead", record)
-    fit(*blobs(), max_epochs=2, early_stopping=False, select_noise_model=True)
-    assert given[0] == expected
-    assert set(given) == set(starts)
