@@ -155,8 +155,8 @@ def sparse_unless_behind(
     MixtureFit
     """
     n_classes = log_proba.shape[1]
-    if n_classes == 2:  # each class has one wrong label
-        return fit
+    if n_classes == 2 or len(fit.classes) < _ROWS_PER_CLUSTER * n_classes:
+        return fit  # of two classes each has one wrong label
     scores, labels = fit.view(log_proba[fit.rows]), target[fit.rows]
     weights = None if weight is None else weight[fit.rows]
     fit = fit._replace(classes=most_likely_classes(fit.mixture, scores, labels))
@@ -413,7 +413,7 @@ def _with_shrunk_rates(counts: np.ndarray, wrong: np.ndarray, *, spread: float =
         Part of them that is spread evenly.
     """
     right, mass, evenly = np.diag(counts), counts.sum(axis=1), 1.0 - np.eye(len(counts))
-    rate = 1.0 - right.sum() / mass.sum()
+    rate = 1.0 - right.sum() / max(mass.sum(), _SMALLEST_COUNT)
     rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
     shares = (wrong + _SMALLEST_COUNT) * evenly
     shares *= (1.0 - spread) / shares.sum(axis=1, keepdims=True)

@@ -67,7 +67,7 @@ def fit(classifier, match="The fit is not complete", labels=y):
         ({"noise_model": None}, "baseline"),
         ({"noise_model": None, "early_stopping": True}, "baseline"),
         ({}, "s"),
-        ({"early_stopping": True}, "s"),
+        ({"early_stopping": True, "max_epochs": 20}, "s"),
         ({"noise_model": "c"}, "c"),
         ({"noise_model": "c", "early_stopping": True}, "c"),
         ({"method": "em"}, "em"),
