@@ -203,8 +203,8 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
         (2000, 3, False),
         (2000, 10, True),
         (3600, 10, False),
-        (300, 49, True),
-        (300, 50, False),
+        (600, 49, True),
+        (600, 50, False),
     ],
 )
 def test_restricted_mixtures_are_for_some_rows_and_classes(
