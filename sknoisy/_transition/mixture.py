@@ -142,7 +142,8 @@ def sparse_unless_behind(
 ) -> MixtureFit:
     """Return a sparse mixture that goes on from another one, unless it explains labels worse.
 
-    Labels are left out in turn, and a one-sided test at 5 % decides.
+    Labels are left out in turn, and a one-sided test at 5 % decides. With fewer than ten rows a
+    class there is no sparse mixture.
 
     Parameters
     ----------
@@ -155,8 +156,8 @@ def sparse_unless_behind(
     MixtureFit
     """
     n_classes = log_proba.shape[1]
-    if n_classes == 2 or len(fit.classes) < _ROWS_PER_CLUSTER * n_classes:
-        return fit  # of two classes each has one wrong label
+    if len(fit.classes) < _ROWS_PER_CLUSTER * n_classes:
+        return fit
     scores, labels = fit.view(log_proba[fit.rows]), target[fit.rows]
     weights = None if weight is None else weight[fit.rows]
     fit = fit._replace(classes=most_likely_classes(fit.mixture, scores, labels))
@@ -364,16 +365,7 @@ def most_likely_classes(
 ) -> np.ndarray:
     """Most likely true class of each row, given its scores and its observed label.
 
-    Parameters
-    ----------
-    mixture : NoisyMixture
-    scores : ndarray of shape (n_samples, n_scores)
-    target : ndarray of shape (n_samples,)
-        Encoded observed labels.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
+    Parameters are those of `label_log_likelihood`; the result is of shape (n_samples,).
     """
     joint = _discriminant(scores.T, mixture.prior, mixture.mean, mixture.covariance)
     return np.asarray((joint + np.log(mixture.transition)[:, target]).argmax(axis=0))
