@@ -10,7 +10,8 @@ import numpy as np
 
 from sknoisy._crowd.annotators import AnnotatorNoise
 
-#: Standard errors by which a start of the noise layer must be better than another one.
+#: Standard errors by which a start of the noise layer must be better than another one, where the
+#: labels that judge it are among those that it was estimated from.
 ERRORS_OF_STARTS = 1.0
 
 #: Standard errors by which a noise model must be better than none: a one-sided test at 5 %.
@@ -148,7 +149,9 @@ def select(candidates: Sequence[Candidate], n_errors: float) -> Candidate:
     return best
 
 
-def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
+def select_start(
+    starts: Sequence[Candidate], *, cautious: bool, n_errors: float = ERRORS_OF_STARTS
+) -> Candidate:
     """Return the best start of the noise layer.
 
     Parameters
@@ -158,8 +161,10 @@ def select_start(starts: Sequence[Candidate], *, cautious: bool) -> Candidate:
     cautious : bool
         Of starts that are as good, the first one is taken; the last one where noise is taken for
         granted.
+    n_errors : float, default=1.0
+        Standard errors within which starts are as good.
     """
-    return select(starts if cautious else starts[::-1], ERRORS_OF_STARTS)
+    return select(starts if cautious else starts[::-1], n_errors)
 
 
 def select_noise_model(candidates: Sequence[Candidate]) -> Candidate:

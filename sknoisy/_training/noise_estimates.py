@@ -49,6 +49,10 @@ ERRORS_OF_ESTIMATES = 2.0
 ALL_BUT_THE_SAME = 0.02, 0.1
 ALL_BUT_NONE = 0.005, 0.05
 
+#: Mean total variation of matrices from which on a network that was trained with one is not worth
+#: keeping for the other.
+FAR_APART = 0.1
+
 #: From row numbers to log-probabilities, an array of shape (n_rows, n_classes).
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -102,13 +106,12 @@ class NoiseEstimator:
             predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         if self.config.transition_init == "cluster":
             return {"cluster": self.estimate(self._seeded(cluster_start), predict)}
-        # Of all rows: few held-out ones would make their own labels too likely.
-        may_be_uniform = not self.config.hold_out
-        calibrated = self._seeded(partial(calibrated_start, may_be_uniform=may_be_uniform))
+        hold_out = self.config.hold_out
+        calibrated = self._seeded(partial(calibrated_start, may_be_uniform=not hold_out))
         simple = self.estimate(calibrated, predict)
-        mixture = self.estimate(self._seeded(mixture_start), predict)
+        mixture = self.estimate(self._seeded(partial(mixture_start, smooth=hold_out)), predict)
         found = {"calibrated": simple, "mixture": mixture}
-        if self.config.hold_out:
+        if hold_out:
             found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
             found["confident"] = self.estimate(confident_start, predict)
             found["hard"] = self.estimate(hard_start, predict)
@@ -161,13 +164,14 @@ class NoiseEstimator:
             and self.data.n_classes * len(self.data) <= MOST_PREDICTIONS_TO_RECOUNT
         )
 
-    def recount(
+    def recounts(
         self, predict: Predict, *, balanced: bool = True, sparse: bool = True
-    ) -> tuple[str, Estimate]:
-        """Return an estimate from the clean predictions of a network that was trained jointly.
+    ) -> dict[str, Estimate]:
+        """Return estimates from the clean predictions of a network that was trained jointly.
 
-        It is that of one wrong label a class, unless labels that were left out are clearly likelier
-        beside a matrix that is shrunk to one rate.
+        One is that of one wrong label a class, unless labels that were left out are clearly
+        likelier beside a matrix that is shrunk to one rate. Where rows are held out and starts are
+        not poor, the mixture is another.
 
         Parameters
         ----------
@@ -180,28 +184,34 @@ class NoiseEstimator:
 
         Returns
         -------
-        name : str
-            Of the start.
-        estimate : Estimate
+        dict of str to Estimate
+            By the name of the start.
         """
         predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
-        rows = self._supported_rows(self.data.rows_observed)
-        unseen = np.isin(rows, self.unseen)
+        found = self._recounted(predict, balanced=balanced, sparse=sparse)
+        if self.config.hold_out and not self.starts_are_poor:
+            found["mixture"] = self.estimate(self._seeded(mixture_start), predict)
+        return found
+
+    def _recounted(self, predict: Predict, *, balanced: bool, sparse: bool) -> dict[str, Estimate]:
+        observed = self.data.rows_observed
+        unseen = np.isin(self._supported_rows(observed), self.unseen)
         if sparse or self.has_few_rows:
-            judged = unseen if self.config.hold_out else None
-            start = self._seeded(partial(sparse_start, judged=judged))
-            found = self.estimate(start, predict)
+            start, rows = self._seeded(sparse_start), self.counted
+            if self.config.hold_out:
+                start, rows = partial(start, judged=unseen), observed
+            found = self.estimate(start, predict, rows)
             shrunk = self._seeded(partial(calibrated_start, left_out=True))
             simple = self.estimate(shrunk, predict, self.unseen)
             if not self._is_behind(found, simple):
                 if balanced:
-                    found = self.estimate(partial(start, balanced=True), predict)
+                    found = self.estimate(partial(start, balanced=True), predict, rows)
                 self.optimism = found.optimism
-                return "sparse", found
+                return {"sparse": found}
             if not self.config.hold_out:
-                return "calibrated", simple
+                return {"calibrated": simple}
         recounted = partial(recounted_start, unseen=np.flatnonzero(unseen))
-        return "recounted", self.estimate(recounted, predict)
+        return {"recounted": self.estimate(recounted, predict, observed)}
 
     def _is_behind(self, estimate: Estimate, other: Estimate) -> bool:
         """Whether it explains labels that were left out clearly worse than another one.
@@ -222,6 +232,18 @@ class NoiseEstimator:
         """Rows that some network was not trained on."""
         return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Rows that a start is estimated from.
+
+        Where rows are held out they choose among the starts, and are not counted themselves: a
+        label makes the entry of the matrix that it was counted in likelier, by more than most
+        starts differ. Where each part is held out in turn all are counted (see `penalty`).
+        """
+        if self.config.hold_out:
+            return np.setdiff1d(np.arange(len(self.data)), self.unseen)
+        return self.unseen
+
     def _supported_rows(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.supported[self.data.observed[rows]]]
 
@@ -231,8 +253,8 @@ class NoiseEstimator:
     def penalty(self, start: str | None, transition: Start) -> float:
         """Return how much likelier a start makes the labels that it was estimated from.
 
-        By half for each free entry, here those that stand for at least one label. Nothing where few
-        of the labels that judge were among those of the estimate, or it was shrunk; for the sparse
+        By half for each free entry, here those that stand for at least one label. Nothing where the
+        labels that judge were not among those of the estimate, or it was shrunk; for the sparse
         start it was measured.
         """
         if self.config.hold_out or start in ("array", "calibrated"):
@@ -248,7 +270,7 @@ class NoiseEstimator:
     def estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None
     ) -> Estimate:
-        """Estimate the noise from the predictions for these rows, or for all that there are."""
+        """Estimate the noise from the predictions for these rows, or for `counted`."""
 
         def of_all(predict: Predict, target: np.ndarray, weight: np.ndarray | None) -> Any:
             return start(predict(np.arange(len(target))), target, weight)
@@ -261,7 +283,7 @@ class NoiseEstimator:
         """Estimate the noise among the classes with enough labels; others keep their label."""
         data, classes = self.data, np.flatnonzero(self.supported)
         if rows is None:
-            rows = np.arange(len(data)) if self.config.hold_out else self.unseen
+            rows = self.counted
         rows = self._supported_rows(rows[data.observed[rows] != UNKNOWN])
 
         def among_classes(part: np.ndarray) -> np.ndarray:
@@ -285,6 +307,11 @@ class NoiseEstimator:
 def all_but_the_same(transition: np.ndarray, other: np.ndarray) -> bool:
     """Whether training from one matrix stands for training from the other."""
     return _are_near(transition, other, *ALL_BUT_THE_SAME)
+
+
+def are_far(transition: np.ndarray, other: np.ndarray) -> bool:
+    """Whether training with one matrix is of little worth for training with the other."""
+    return not _are_near(transition, other, FAR_APART, np.inf)
 
 
 def say_no_noise(starts: Sequence[np.ndarray]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,9 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
+from sknoisy._training.noise_estimates import Predict, are_far
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
-from sknoisy._transition.starts import with_own_label_likeliest
+from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 from sknoisy._transition.trusted import trusted_counts
 
 _MOST_RECOUNTS = 5
@@ -116,7 +118,9 @@ class Trainer(TrialsOfStarts):
         self.left_out = [start for start in starts if start[0] not in names]
         tried = self._compete(ahead, before)
         cautious = self.config.select_noise_model
-        best = select_start(tried, cautious=cautious) if self.folds else tried[0]
+        best = tried[0]
+        if self.folds:
+            best = select_start(tried, cautious=cautious, n_errors=self._errors_of_starts)
         if self.estimator.can_recount:
             again, best = self._estimated_again(best)
             tried = [*tried, *again]
@@ -294,7 +298,8 @@ class Trainer(TrialsOfStarts):
             no_better = bool(again) and self._best_of([best, *again]) is best
             if no_better and again[0].start == "sparse" and self.estimator.has_few_rows:
                 again += self._tried_again(best, balanced=False)
-            return again, select_start([best, *again], cautious=True)
+            n_errors = self._errors_of_starts
+            return again, select_start([best, *again], cautious=True, n_errors=n_errors)
         sparse = [c for c in again if c.start == "sparse"]
         others = [c for c in again if c.start != "sparse"]
         return again, select_start([*sparse, best, *others], cautious=True)
@@ -306,22 +311,20 @@ class Trainer(TrialsOfStarts):
         the start: a network that was trained jointly knows more. A sparse estimate is trained with
         even where it explains less beside predictions that were trained with another matrix; where
         rows are not few and it is clearly behind then, it is not sought again. Where starts are not
-        poor, an estimate has to explain more at once, and training goes on from the same weights.
+        poor, an estimate has to explain more at once, and training goes on from the same weights
+        unless the estimate is far from what they were trained with.
         """
         tried, last = list[Candidate](), best
         poor = self.estimator.starts_are_poor
-        recount = partial(self.estimator.recount, balanced=balanced and poor)
+        recount = partial(self.estimator.recounts, balanced=balanced and poor)
         for _ in range(_MOST_RECOUNTS):
-            predict = self._predictor(last)
-            name, estimate = self.net.group.lead(recount, predict)
-            self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
-            start = with_own_label_likeliest(estimate.transition)
-            if not (poor and name == "sparse"):
-                gain, error = self._gain_beside(last, name, start)
-                if gain <= (0.0 if poor else ERRORS_OF_STARTS * error):
-                    break
-            goes_on_from = best.before if poor or not self.config.hold_out else last
-            tried.append(self._try(self._joint_stage, name, start, goes_on_from))
+            found = self._recounted(recount, last)
+            if found is None:
+                break
+            name, start = found
+            anew = poor or not self.config.hold_out or are_far(start, np.asarray(last.transition))
+            before = best.before if anew else last
+            tried.append(self._try(self._joint_stage, name, start, before))
             previous, last = last, tried[-1]
             gain, error = last.gain(previous)
             if name == previous.start and gain <= ERRORS_OF_TRIALS * error:
@@ -330,6 +333,34 @@ class Trainer(TrialsOfStarts):
             if name == "sparse" and is_behind and not self.estimator.has_few_rows:
                 last, recount = best, partial(recount, sparse=False)
         return tried
+
+    def _recounted(
+        self, recount: Callable[[Predict], dict[str, Estimate]], last: Candidate
+    ) -> tuple[str, np.ndarray] | None:
+        """Return the estimate that explains most beside the predictions that it comes from.
+
+        None if it explains no more than what these were trained with. Where starts are poor, a
+        sparse one is returned in any case.
+        """
+        estimates = self.net.group.lead(recount, self._predictor(last))
+        self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
+        starts = {
+            name: with_own_label_likeliest(estimate.transition)
+            for name, estimate in estimates.items()
+        }
+        poor = self.estimator.starts_are_poor
+        if poor and "sparse" in starts:
+            return "sparse", starts["sparse"]
+        gains = {name: self._gain_beside(last, name, start) for name, start in starts.items()}
+        best = max(gains, key=lambda name: gains[name][0])
+        gain, error = gains[best]
+        is_better = gain > (0.0 if poor else self._errors_of_starts * error)
+        return (best, starts[best]) if is_better else None
+
+    @property
+    def _errors_of_starts(self) -> float:
+        """Standard errors by which a start must be better; none where other rows judge it."""
+        return 0.0 if self.config.hold_out else ERRORS_OF_STARTS
 
     def _gain_beside(self, best: Candidate, name: str, start: np.ndarray) -> tuple[float, float]:
         """Return by how much another start explains more beside equal predictions, and the error.

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from sknoisy._net.summary import check_no_nan
-from sknoisy._stages.selection import Candidate, Start
+from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start, select
 from sknoisy._training.base import BaseTrainer
 from sknoisy._training.noise_estimates import Predict, all_but_the_same, say_no_noise
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
@@ -15,6 +15,7 @@ from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
 _CLEARLY_BETTER = 1e-3
+_COUNTS = "confident", "hard"
 
 #: Standard errors by which a start must be ahead, after a short training or in the first of
 #: several parts, to be the only one.
@@ -154,8 +155,20 @@ class TrialsOfStarts(BaseTrainer):
         for length, n_errors in looks:
             self._go_on_with_trials(tried, length)
             tried = self._not_behind(tried, n_errors, simplest=simplest)
-        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
+        best = self._best_trial(tried)
         return [c for c in tried if c is best or c.start == simplest]
+
+    @staticmethod
+    def _best_trial(tried: list[Candidate]) -> Candidate:
+        """Return what explains labels best; counts have to be ahead of the mixture.
+
+        A few hundred labels hardly tell them apart, and the mixture is mostly nearer to the truth.
+        """
+        best = max(tried, key=lambda candidate: candidate.gain(tried[0])[0])
+        mixture = [candidate for candidate in tried if candidate.start == "mixture"]
+        if mixture and best.start in _COUNTS:
+            return select([*mixture, best], ERRORS_OF_STARTS)
+        return best
 
     @property
     def _goes_on_from_trials(self) -> bool:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import gammaln
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
@@ -39,7 +40,8 @@ _LABELS_TAKEN_OFF = 2.0
 _STEPS_TO_SPARSITY = 5
 _SPREAD = 0.02
 _SMALLEST_COUNT = 1e-9
-_ERRORS_OF_SPARSITY = 1.64
+_ERRORS_OF_SIMPLER = 1.64
+_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
 
 class NoisyMixture(NamedTuple):
@@ -132,24 +134,27 @@ class MixtureFit(NamedTuple):
         return log_likelihood
 
 
-def sparse_unless_behind(
+def simpler_unless_behind(
     fit: MixtureFit,
     log_proba: np.ndarray,
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    kinds: Sequence[str] = ("sparse", "smooth"),
     random_state: int | None = None,
 ) -> MixtureFit:
-    """Return a sparse mixture that goes on from another one, unless it explains labels worse.
+    """Return a simpler mixture that goes on from another one, unless it explains labels worse.
 
     Labels are left out in turn, and a one-sided test at 5 % decides. With fewer than ten rows a
-    class there is no sparse mixture.
+    class there is no simpler mixture.
 
     Parameters
     ----------
     fit : MixtureFit
     log_proba, target, weight, random_state
         As of `fit_mixture`.
+    kinds : sequence of {"balanced", "sparse", "smooth"}, default=("sparse", "smooth")
+        The first one that is not behind is taken.
 
     Returns
     -------
@@ -161,16 +166,18 @@ def sparse_unless_behind(
     scores, labels = fit.view(log_proba[fit.rows]), target[fit.rows]
     weights = None if weight is None else weight[fit.rows]
     fit = fit._replace(classes=most_likely_classes(fit.mixture, scores, labels))
-    mixture = fit_noisy_mixture(
-        scores, labels, fit.classes, n_classes, weight=weights, kind="sparse"
-    )
-    sparse = fit._replace(mixture=mixture, kind="sparse")
-    gains, behind = (one.left_out(log_proba, target, weight, random_state) for one in (sparse, fit))
-    gains = gains - behind
-    if weights is not None:
-        gains *= weights / weights.mean()
-    is_behind = gains.mean() < -_ERRORS_OF_SPARSITY * gains.std() / np.sqrt(len(gains))
-    return fit if is_behind else sparse
+    without = fit.left_out(log_proba, target, weight, random_state)
+    for kind in kinds:
+        mixture = fit_noisy_mixture(
+            scores, labels, fit.classes, n_classes, weight=weights, kind=kind
+        )
+        simpler = fit._replace(mixture=mixture, kind=kind)
+        gains = simpler.left_out(log_proba, target, weight, random_state) - without
+        if weights is not None:
+            gains *= weights / weights.mean()
+        if gains.mean() >= -_ERRORS_OF_SIMPLER * gains.std() / np.sqrt(len(gains)):
+            return simpler
+    return fit
 
 
 def fit_mixture(
@@ -196,7 +203,7 @@ def fit_mixture(
         Whether EM starts from clusters of the predictions as well.
     keep_names : bool, default=False
         Whether EM begins with `starts` only, and the classes have their names.
-    kinds : sequence of {"free", "balanced", "sparse"}, default=("free",)
+    kinds : sequence of {"free", "balanced", "sparse", "smooth"}, default=("free",)
         EM runs once for each of them, as `fit_noisy_mixture` describes it.
 
     Returns
@@ -243,7 +250,7 @@ def fit_noisy_mixture(
 
     With few rows of a class EM ends at one of many maxima, where one class may have lost its rows
     to another and stands for what nothing else explains. Balanced classes lead past most of these,
-    and few wrong labels of each class leave less to chance.
+    and few wrong labels of each class, or even ones, leave less to chance.
 
     Parameters
     ----------
@@ -264,12 +271,13 @@ def fit_noisy_mixture(
         EM stops when no entry of the matrix changes by more.
     keep_names : bool, default=False
         Whether the classes have the names of those that EM starts from.
-    kind : {"free", "balanced", "sparse"}, default="free"
+    kind : {"free", "balanced", "sparse", "smooth"}, default="free"
         With "balanced" the classes are as frequent as their labels, so that as many labels come to
         a class as leave it, and the rates of wrong labels are shrunk to that of all, by twenty
         labels. With "sparse" two labels are taken off each count of wrong labels as well, or all
         that there are, and one wrong label in fifty is spread evenly. What is taken off grows to
-        two in five steps.
+        two in five steps. With "smooth" as many labels are added to each count of wrong ones as
+        make the counts most likely (see `_most_likely_strength`).
 
     Returns
     -------
@@ -287,6 +295,9 @@ def fit_noisy_mixture(
             return _normalised(counts, pseudo_count)
         if kind == "balanced":
             return _with_shrunk_rates(counts, counts + pseudo_count / n_classes)
+        if kind == "smooth":
+            strength = _most_likely_strength(counts, pseudo_count / n_classes)
+            return _with_shrunk_rates(counts, counts + strength)
         taken_off = _LABELS_TAKEN_OFF * min(1.0, step / _STEPS_TO_SPARSITY)
         return _with_shrunk_rates(counts, np.maximum(counts - taken_off, 0.0), spread=_SPREAD)
 
@@ -411,6 +422,30 @@ def _with_shrunk_rates(counts: np.ndarray, wrong: np.ndarray, *, spread: float =
     shares *= (1.0 - spread) / shares.sum(axis=1, keepdims=True)
     shares += spread * evenly / evenly.sum(axis=1)
     return floored(np.diag(1.0 - rates) + rates[:, None] * shares)
+
+
+def _most_likely_strength(counts: np.ndarray, least: float) -> float:
+    """Return how many labels to add to each count of wrong ones (empirical Bayes).
+
+    The shares of the wrong labels of a class are taken to be drawn from a Dirichlet distribution
+    whose parameters are all ``a``. The counts are then Dirichlet-multinomial, and the most likely
+    ``a`` is returned: little if each class turns into few others, and so much that the shares are
+    all but even if what tells one wrong label from another is chance (T. P. Minka, "Estimating a
+    Dirichlet distribution", 2000).
+
+    Parameters
+    ----------
+    counts : ndarray of shape (true, observed)
+    least : float
+        What to choose from besides one to a thousand labels.
+    """
+    n_others = len(counts) - 1
+    wrong = counts[~np.eye(len(counts), dtype=bool)].reshape(-1, n_others)
+    strengths = np.array([least, *_STRENGTHS])[:, None]
+    of_rows = gammaln(n_others * strengths) - gammaln(wrong.sum(axis=1) + n_others * strengths)
+    of_entries = gammaln(wrong.ravel() + strengths) - gammaln(strengths)
+    log_likelihood = of_rows.sum(axis=1) + of_entries.sum(axis=1)
+    return float(strengths[int(np.argmax(log_likelihood)), 0])
 
 
 def _counts(

@@ -38,7 +38,7 @@ from sknoisy._transition.mixture import (
     heaviest_diagonal,
     hellinger_roots,
     recount,
-    sparse_unless_behind,
+    simpler_unless_behind,
 )
 
 _CALIBRATION_ELEMENTS = 200_000
@@ -332,7 +332,8 @@ def recounted_start(
     taken from them, raised to a power that is one number for all classes, as is the rate:
     ``T_ii = 1 - r``, ``T_ij = r w_ij`` with ``w_ij ~ share_ij^g`` and one label in twenty spread
     evenly. Both numbers, and the sharpness of the predictions, are those that make the labels of
-    rows that the network was not trained on likeliest.
+    rows that the network was not trained on likeliest; these are not counted, unless each row was
+    held out from some network.
 
     Parameters
     ----------
@@ -349,7 +350,10 @@ def recounted_start(
     ndarray of shape (true, observed)
     """
     n_classes = log_proba.shape[1]
-    share = confident_start(log_proba, target, weight)
+    counted = np.setdiff1d(np.arange(len(target)), unseen)
+    counted = counted if len(counted) else unseen
+    weights = None if weight is None else weight[counted]
+    share = confident_start(log_proba[counted], target[counted], weights)
     np.fill_diagonal(share, 0.0)
     labels = target[unseen]
     of_rows = None if weight is None else weight[unseen]
@@ -394,8 +398,8 @@ def sparse_start(
     balanced : bool, default=False
         Whether the classes are as frequent as their labels.
     judged : ndarray of bool of shape (n_samples,), default=None
-        Rows whose likelihood is of interest, where they are few among those of the estimate. None:
-        each part of the rows is left out in turn.
+        Rows whose likelihood is of interest; the estimate is that of the others. None: each part of
+        the rows is left out in turn.
     random_state : int or None, default=None
         Of the parts that are left out in turn.
 
@@ -405,13 +409,15 @@ def sparse_start(
     """
     with threads_for_classes(log_proba.shape[1]):
         fit = partial(fit_sparse_noise, balanced=balanced)
-        found = fit(log_proba, target, weight)
         if judged is None:
             left_out = _left_out(fit, log_proba, target, weight, random_state)
-        else:
-            seen = log_proba[judged] + found.offset
-            left_out = sharpen(seen, found.log_column[judged]).log_likelihood
-    return _judged(found, weight, left_out)
+            return _judged(fit(log_proba, target, weight), weight, left_out)
+        weights = None if weight is None else weight[~judged]
+        found = fit(log_proba[~judged], target[~judged], weights)
+        assert found.transition is not None
+        log_column = np.log(found.transition).T[target[judged]]
+        left_out = sharpen(log_proba[judged] + found.offset, log_column).log_likelihood
+        return _judged(found, weights, left_out)
 
 
 def _left_out(
@@ -440,6 +446,7 @@ def mixture_start(
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
+    smooth: bool = True,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix of the noisy mixture that tells the observed labels best.
@@ -450,7 +457,7 @@ def mixture_start(
     observed labels wins: clusters merge when classes are many, predicted classes blur when the
     noise is heavy, and no one start serves both. With three to 49 classes, and below 2000 rows or
     with some of each class (see `are_few_rows`), it is fitted with balanced classes as well, and
-    from the best of these a sparse mixture, which is taken unless it is behind.
+    from the best of these a sparse or a smooth mixture, which is taken unless it is behind.
 
     Parameters
     ----------
@@ -458,6 +465,9 @@ def mixture_start(
     target : ndarray of shape (n_samples,)
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
+    smooth : bool, default=True
+        Whether a smooth mixture is sought. It has no entry that is zero, and seems to have more
+        parameters than it has where these are counted.
     random_state : int or None, default=None
 
     Returns
@@ -474,7 +484,10 @@ def mixture_start(
             return of_all_rows(fit, log_proba, target, weight)
         kinds = ("free", "balanced")
         fit = fit_mixture(log_proba, target, weight, random_state=random_state, kinds=kinds)
-        fit = sparse_unless_behind(fit, log_proba, target, weight, random_state=random_state)
+        simpler = ["sparse", "smooth"] if smooth else ["sparse"]
+        fit = simpler_unless_behind(
+            fit, log_proba, target, weight, kinds=simpler, random_state=random_state
+        )
         return of_all_rows(fit, log_proba, target, weight)
 
 

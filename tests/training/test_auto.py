@@ -48,7 +48,7 @@ def by_class():
 @pytest.fixture(scope="module")
 def fitted_c(region):
     X, _, observed = region
-    return classifier(validation_fraction=0.3).fit(X, observed)
+    return classifier(validation_fraction=0.3, max_epochs=15).fit(X, observed)
 
 
 def test_noise_that_follows_the_features_gets_the_c_model(fitted_c, region):

@@ -55,11 +55,11 @@ def test_further_parts_are_of_rows_that_were_not_held_out(share, sizes):
 def test_classes_are_taken_as_they_come_where_balanced_ones_did_not_help(monkeypatch, helps):
     tried = []
 
-    def noted(self, predict, *, balanced=True, truly=NoiseEstimator.recount):
+    def noted(self, predict, *, balanced=True, truly=NoiseEstimator.recounts):
         tried.append(balanced)
         return truly(self, predict, balanced=balanced)
 
-    monkeypatch.setattr(NoiseEstimator, "recount", noted)
+    monkeypatch.setattr(NoiseEstimator, "recounts", noted)
     monkeypatch.setattr(NoiseEstimator, "_is_behind", lambda *args: False)
     monkeypatch.setattr(Trainer, "_best_of", staticmethod(lambda c: c[-1 if helps else 0]))
     X, y = make_blobs(6 * 12, 4, centers=6, cluster_std=2.0, random_state=1)

@@ -92,6 +92,8 @@ def test_rows_that_judge_may_be_named():
     judged = np.arange(len(observed)) % 7 == 0
     found = sparse_start(log_proba, observed, judged=judged)
     assert found.left_out.shape == (judged.sum(),)
+    others = fit_sparse_noise(log_proba[~judged], observed[~judged])
+    assert_allclose(found.transition, others.transition)  # which is not estimated from them
     column = np.log(found.transition).T[observed[judged]]
     assert_allclose(found.left_out, sharpen(log_proba[judged], column).log_likelihood)
     assert found.optimism == 0.0

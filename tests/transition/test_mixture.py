@@ -6,15 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
+from scipy.stats import dirichlet_multinomial
 
 from sknoisy._transition import mixture
 from sknoisy._transition.mixture import (
+    MixtureFit,
     fit_mixture,
     fit_noisy_mixture,
     heaviest_diagonal,
     most_likely_classes,
     recount,
-    sparse_unless_behind,
+    simpler_unless_behind,
 )
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
@@ -272,7 +274,30 @@ def test_sparse_rows_have_two_labels_less_of_each_wrong_one():
     assert_allclose(wrong, 0.98 * np.array([30, 4, 0]) / 34 + 0.02 / 3, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["free", "balanced", "sparse"])
+@pytest.mark.parametrize("spread", ["few", "some", "all"])
+def test_smooth_rows_have_the_strength_of_the_most_likely_dirichlet_distribution(spread):
+    others = {"few": [30, 0, 0, 0], "some": [18, 9, 2, 1], "all": [8, 7, 8, 7]}[spread]
+    y = np.repeat(np.arange(5), 80)
+    of_others = [np.roll(others, shift) for shift in range(5)]
+    wrong = np.zeros((5, 5), dtype=int)
+    wrong[~np.eye(5, dtype=bool)] = np.ravel(of_others)
+    counts = wrong + 50 * np.eye(5, dtype=int)
+    observed = np.repeat(np.tile(np.arange(5), 5), counts.ravel())
+    scores = 100.0 * np.eye(5)[y] + np.random.default_rng(0).standard_normal((400, 5))
+    found = fit_noisy_mixture(scores, observed, y, 5, kind="smooth").transition
+
+    def log_likelihood(strength):
+        return sum(dirichlet_multinomial.logpmf(row, np.full(4, strength), 30) for row in of_others)
+
+    strengths = [0.1 / 5, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0]
+    strength = max(strengths, key=log_likelihood)
+    assert strength == {"few": 0.02, "some": 1.0, "all": 1000.0}[spread]
+    expected = (wrong + strength) * (1 - np.eye(5))
+    expected *= 0.375 / expected.sum(axis=1, keepdims=True)
+    assert_allclose(found, expected + 0.625 * np.eye(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["free", "balanced", "sparse", "smooth"])
 def test_every_kind_finds_that_there_is_no_noise(kind):
     scores, observed, _ = sample(np.eye(4), 120, distance=50.0)
     found = fit_noisy_mixture(scores, observed, nearest(scores), 4, kind=kind)
@@ -297,7 +322,7 @@ def test_with_few_rows_of_a_sparse_matrix_the_sparse_mixture_is_nearer(noise):
     for seed in range(6):
         log_proba, observed, _ = predictions(transition, 240, seed)
         free = fit_mixture(log_proba, observed, random_state=0)
-        found = sparse_unless_behind(free, log_proba, observed, random_state=0)
+        found = simpler_unless_behind(free, log_proba, observed, random_state=0)
         assert found.kind == "sparse"
         errors.append(
             [transition_matrix_error(fit.mixture.transition, transition) for fit in (found, free)]
@@ -307,20 +332,35 @@ def test_with_few_rows_of_a_sparse_matrix_the_sparse_mixture_is_nearer(noise):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_sparse_mixture_is_not_taken_where_labels_go_everywhere(seed):
-    log_proba, observed, _ = predictions(uniform_transition(6, 0.5), 300, seed)
+def test_where_labels_go_everywhere_the_smooth_mixture_is_taken_and_is_nearer(seed):
+    transition = uniform_transition(6, 0.5)
+    log_proba, observed, _ = predictions(transition, 300, seed)
     free = fit_mixture(log_proba, observed, random_state=0)
-    found = sparse_unless_behind(free, log_proba, observed, random_state=0)
+    found = simpler_unless_behind(free, log_proba, observed, random_state=0)
+    assert found.kind == "smooth"
+    smooth, rough = (
+        transition_matrix_error(fit.mixture.transition, transition) for fit in (found, free)
+    )
+    assert smooth < 0.7 * rough
+
+
+def test_what_explains_labels_clearly_better_than_simpler_mixtures_is_kept(monkeypatch):
+    log_proba, observed, _ = predictions(pair_transition(6, 0.3), 240, 0)
+    free = fit_mixture(log_proba, observed, random_state=0)
+    monkeypatch.setattr(
+        MixtureFit, "left_out", lambda fit, *args: np.r_[np.full(240, float(fit.kind == "free"))]
+    )
+    found = simpler_unless_behind(free, log_proba, observed, random_state=0)
     assert found.mixture is free.mixture
 
 
-def test_fewer_than_ten_rows_a_class_have_no_sparse_mixture():
+def test_fewer_than_ten_rows_a_class_have_no_simpler_mixture():
     log_proba, observed, _ = predictions(pair_transition(5, 0.3), 49, 0)
     free = fit_mixture(log_proba, observed)
-    assert sparse_unless_behind(free, log_proba, observed) is free
+    assert simpler_unless_behind(free, log_proba, observed) is free
 
 
-def test_the_test_of_sparsity_takes_weight_two_for_the_row_twice():
+def test_the_test_of_simpler_mixtures_takes_weight_two_for_the_row_twice():
     log_proba, observed, _ = predictions(pair_transition(5, 0.3), 200, 0)
     free = fit_mixture(log_proba, observed)
     left_out = free.left_out(log_proba, observed, None, 0)
