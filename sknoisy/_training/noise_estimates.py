@@ -109,7 +109,9 @@ class NoiseEstimator:
         hold_out = self.config.hold_out
         calibrated = self._seeded(partial(calibrated_start, may_be_uniform=not hold_out))
         simple = self.estimate(calibrated, predict)
-        mixture = self.estimate(self._seeded(partial(mixture_start, smooth=hold_out)), predict)
+        mixture = self.estimate(
+            self._seeded(partial(mixture_start, smooth=self.judges_apart)), predict
+        )
         found = {"calibrated": simple, "mixture": mixture}
         if hold_out:
             found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
@@ -199,7 +201,8 @@ class NoiseEstimator:
         if sparse or self.has_few_rows:
             start, rows = self._seeded(sparse_start), self.counted
             if self.config.hold_out:
-                start, rows = partial(start, judged=unseen), observed
+                start = partial(start, judged=unseen, apart=self.judges_apart)
+                rows = observed
             found = self.estimate(start, predict, rows)
             shrunk = self._seeded(partial(calibrated_start, left_out=True))
             simple = self.estimate(shrunk, predict, self.unseen)
@@ -210,7 +213,7 @@ class NoiseEstimator:
                 return {"sparse": found}
             if not self.config.hold_out:
                 return {"calibrated": simple}
-        recounted = partial(recounted_start, unseen=np.flatnonzero(unseen))
+        recounted = partial(recounted_start, unseen=np.flatnonzero(unseen), apart=self.judges_apart)
         return {"recounted": self.estimate(recounted, predict, observed)}
 
     def _is_behind(self, estimate: Estimate, other: Estimate) -> bool:
@@ -233,16 +236,22 @@ class NoiseEstimator:
         return np.sort(np.concatenate([np.asarray(fold.valid) for fold in self.folds]))
 
     @property
-    def counted(self) -> np.ndarray:
-        """Rows that a start is estimated from.
+    def judges_apart(self) -> bool:
+        """Whether the labels that choose among the starts are not among those of the estimates.
 
-        Where rows are held out they choose among the starts, and are not counted themselves: a
-        label makes the entry of the matrix that it was counted in likelier, by more than most
-        starts differ. Where each part is held out in turn all are counted (see `penalty`).
+        A label makes the entry that it was counted in likelier, by more than most starts differ.
+        With many classes what was held out is counted as well: a network has seen the other rows,
+        and of what it says of these little is left but their labels. Where each part is held out in
+        turn, all are counted, and starts pay for their entries (see `penalty`).
         """
-        if self.config.hold_out:
+        return self.config.hold_out and not self.has_many_classes
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Rows that a start is estimated from."""
+        if self.judges_apart:
             return np.setdiff1d(np.arange(len(self.data)), self.unseen)
-        return self.unseen
+        return np.arange(len(self.data)) if self.config.hold_out else self.unseen
 
     def _supported_rows(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.supported[self.data.observed[rows]]]
@@ -253,9 +262,9 @@ class NoiseEstimator:
     def penalty(self, start: str | None, transition: Start) -> float:
         """Return how much likelier a start makes the labels that it was estimated from.
 
-        By half for each free entry, here those that stand for at least one label. Nothing where the
-        labels that judge were not among those of the estimate, or it was shrunk; for the sparse
-        start it was measured.
+        By half for each free entry, here those that stand for at least one label. Nothing where no
+        labels that judge, or few of them, were among those of the estimate, or it was shrunk; for
+        the sparse start it was measured.
         """
         if self.config.hold_out or start in ("array", "calibrated"):
             return 0.0

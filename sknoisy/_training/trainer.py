@@ -359,8 +359,8 @@ class Trainer(TrialsOfStarts):
 
     @property
     def _errors_of_starts(self) -> float:
-        """Standard errors by which a start must be better; none where other rows judge it."""
-        return 0.0 if self.config.hold_out else ERRORS_OF_STARTS
+        """Standard errors by which a start must be better; none where other labels judge it."""
+        return 0.0 if self.estimator.judges_apart else ERRORS_OF_STARTS
 
     def _gain_beside(self, best: Candidate, name: str, start: np.ndarray) -> tuple[float, float]:
         """Return by how much another start explains more beside equal predictions, and the error.

@@ -324,6 +324,7 @@ def recounted_start(
     weight: np.ndarray | None = None,
     *,
     unseen: np.ndarray,
+    apart: bool = True,
 ) -> np.ndarray:
     """Count as `confident_start`, and fit the rate and the sparsity of wrong labels to unseen rows.
 
@@ -332,8 +333,7 @@ def recounted_start(
     taken from them, raised to a power that is one number for all classes, as is the rate:
     ``T_ii = 1 - r``, ``T_ij = r w_ij`` with ``w_ij ~ share_ij^g`` and one label in twenty spread
     evenly. Both numbers, and the sharpness of the predictions, are those that make the labels of
-    rows that the network was not trained on likeliest; these are not counted, unless each row was
-    held out from some network.
+    rows that the network was not trained on likeliest.
 
     Parameters
     ----------
@@ -344,14 +344,17 @@ def recounted_start(
     weight : ndarray of shape (n_samples,), default=None
     unseen : ndarray of int of shape (n_unseen,)
         Numbers of the rows that the network was not trained on.
+    apart : bool, default=True
+        Whether these are not counted, unless each row was held out from some network.
 
     Returns
     -------
     ndarray of shape (true, observed)
     """
     n_classes = log_proba.shape[1]
-    counted = np.setdiff1d(np.arange(len(target)), unseen)
-    counted = counted if len(counted) else unseen
+    counted = np.arange(len(target))
+    if apart and len(unseen) < len(target):
+        counted = np.setdiff1d(counted, unseen)
     weights = None if weight is None else weight[counted]
     share = confident_start(log_proba[counted], target[counted], weights)
     np.fill_diagonal(share, 0.0)
@@ -381,6 +384,7 @@ def sparse_start(
     *,
     balanced: bool = False,
     judged: np.ndarray | None = None,
+    apart: bool = True,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix of classes that turn into one wrong label each, for the most part.
@@ -398,8 +402,9 @@ def sparse_start(
     balanced : bool, default=False
         Whether the classes are as frequent as their labels.
     judged : ndarray of bool of shape (n_samples,), default=None
-        Rows whose likelihood is of interest; the estimate is that of the others. None: each part of
-        the rows is left out in turn.
+        Rows whose likelihood is of interest. None: each part of the rows is left out in turn.
+    apart : bool, default=True
+        Whether the estimate is that of the other rows; otherwise it is that of all.
     random_state : int or None, default=None
         Of the parts that are left out in turn.
 
@@ -412,8 +417,9 @@ def sparse_start(
         if judged is None:
             left_out = _left_out(fit, log_proba, target, weight, random_state)
             return _judged(fit(log_proba, target, weight), weight, left_out)
-        weights = None if weight is None else weight[~judged]
-        found = fit(log_proba[~judged], target[~judged], weights)
+        rows = ~judged if apart else np.ones_like(judged)
+        weights = None if weight is None else weight[rows]
+        found = fit(log_proba[rows], target[rows], weights)
         assert found.transition is not None
         log_column = np.log(found.transition).T[target[judged]]
         left_out = sharpen(log_proba[judged] + found.offset, log_column).log_likelihood
