@@ -46,6 +46,55 @@ def test_predictions_among_classes_with_enough_labels_sum_to_one(early_stopping,
         assert_allclose(proba.sum(axis=1), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_labels_that_judge_are_counted_with_many_classes_only(monkeypatch, many):
+    counted = {}
+
+    def noted(name, truly):
+        def see(log_proba, target, weight, **params):
+            judged = params.get("unseen", params.get("judged"))
+            apart = judged is not None and params["apart"]
+            counted.setdefault(name, set()).add((len(target), apart))
+            return truly(log_proba, target, weight, **params)
+
+        return see
+
+    if many:
+        monkeypatch.setattr(noise_estimates, "MANY_CLASSES_FOR_A_START", 5)
+    names = ["calibrated", "mixture", "confident", "hard", "sparse", "recounted"]
+    for name in [f"{name}_start" for name in names]:
+        monkeypatch.setattr(noise_estimates, name, noted(name, getattr(noise_estimates, name)))
+    monkeypatch.setattr(noise_estimates.NoiseEstimator, "_is_behind", lambda self, a, b: True)
+    X, y = make_blobs(400, centers=6, cluster_std=2.0, random_state=2)
+    observed = corrupt_labels(y, pair_transition(6, 0.3), random_state=0)
+    fit(X, observed, max_epochs=10, lr=0.01, early_stopping=True)
+    for name in ("mixture", "confident", "hard"):
+        assert counted[f"{name}_start"] == {(400 if many else 360, False)}
+    assert counted["calibrated_start"] == {(400 if many else 360, False), (40, False)}
+    for name in ("sparse", "recounted"):
+        assert counted[f"{name}_start"] == {(400, not many)}
+
+
+@pytest.mark.parametrize("early_stopping", [True, "auto"])
+def test_the_mixture_of_the_jointly_trained_network_is_an_estimate_where_rows_are_held_out(
+    monkeypatch, early_stopping
+):
+    found = []
+
+    def noted(self, *args, truly=noise_estimates.NoiseEstimator.recounts, **kwargs):
+        found.append(truly(self, *args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(noise_estimates.NoiseEstimator, "recounts", noted)
+    X, y = make_blobs(600, centers=6, cluster_std=2.0, random_state=2)
+    observed = corrupt_labels(y, pair_transition(6, 0.3), random_state=0)
+    fit(X, observed, max_epochs=10, lr=0.01, early_stopping=early_stopping)
+    assert found
+    for estimates in found:
+        assert ("mixture" in estimates) == (early_stopping is True)
+        assert len(estimates) == 1 + ("mixture" in estimates)
+
+
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_a_start_pays_for_its_entries_where_it_saw_the_labels_that_judge(
     early_stopping, monkeypatch

@@ -18,7 +18,7 @@ from sknoisy._net.stopping import BestWeights
 from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import Candidate
 from sknoisy._stages.stages import Stages
-from sknoisy._training import noise_estimates, trials
+from sknoisy._training import noise_estimates, trainer, trials
 from sknoisy._training.noise_estimates import NoiseEstimator
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
@@ -517,11 +517,12 @@ def test_with_many_classes_one_wrong_label_each_is_sought_unless_it_explains_les
         assert estimator.transition_matrix_[0, 1] > 0.2 > estimator.transition_matrix_[1, 0]
 
 
-@pytest.mark.parametrize("early_stopping", [True, "auto"])
+@pytest.mark.parametrize(("early_stopping", "far"), [(True, True), (True, False), ("auto", False)])
 @pytest.mark.parametrize(("sparse", "n_tried"), [(True, 1), (False, 0)])
-def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_clearly_more(
-    monkeypatch, spy, early_stopping, sparse, n_tried
+def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_more(
+    monkeypatch, spy, early_stopping, far, sparse, n_tried
 ):
+    monkeypatch.setattr(trainer, "are_far", lambda *args: far)
     monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
     X, y = make_blobs(600, 8, centers=6, cluster_std=3.0, random_state=0)
     observed = corrupt_labels(y, pair_transition(6, 0.4), random_state=0)
@@ -537,8 +538,9 @@ def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_cle
     joint = [row["state"] for row in spy if row["stage"] == "s" and row["rows"][0] is not None]
     assert same_network(joint[0], spy[0]["state"])
     if sparse:
-        # From the same weights, or from new ones where each part is held out in turn.
-        assert same_network(joint[-1], spy[0]["state"]) == (early_stopping == "auto")
+        # From the same weights, or from new ones where the estimate is far from the start, or each
+        # part is held out in turn.
+        assert same_network(joint[-1], spy[0]["state"]) == (far or early_stopping == "auto")
 
 
 @pytest.mark.parametrize(
@@ -619,6 +621,17 @@ def test_noise_of_one_class_among_many_is_noise():
     assert noise_estimates.say_no_noise([uniform_transition(200, 0.004)])
     assert noise_estimates.all_but_the_same(uniform_transition(200, 0.019), np.eye(200))
     assert not noise_estimates.say_no_noise([uniform_transition(200, 0.004), one])
+
+
+@pytest.mark.parametrize(("rate", "far"), [(0.09, False), (0.11, True)])
+def test_matrices_are_far_where_one_label_in_ten_goes_elsewhere(rate, far):
+    assert noise_estimates.are_far(pair_transition(4, rate), np.eye(4)) == far
+    assert not noise_estimates.are_far(
+        np.roll(np.eye(40), 1, axis=1), np.roll(np.eye(40), 1, axis=1)
+    )
+    one = np.eye(40)
+    one[0] = one[1]
+    assert not noise_estimates.are_far(one, np.eye(40))  # the mean over the classes
 
 
 @pytest.mark.parametrize(("gain", "n_parts"), [(-0.01, 1), (0.01, 4)])

@@ -138,3 +138,21 @@ def test_even_errors_compete_where_they_say_noise(stages, monkeypatch, rate, com
     starts = [report["start"] for report in fit(max_epochs=6).selection_]
     # The best of those that are as good is the simplest one.
     assert starts == [None, "uniform" if competes else "calibrated"]
+
+
+@pytest.mark.parametrize(("counts", "best"), [(0.05, "mixture"), (0.5, "counts")])
+@pytest.mark.parametrize("name", ["confident", "hard"])
+def test_counts_have_to_be_a_standard_error_ahead_of_the_mixture(counts, best, name):
+    """Of 100 labels whose gains spread by one, that is a tenth; the calibrated start has not."""
+
+    def trial(start, gain):
+        candidate = Candidate("start", start)
+        candidate.judge(gain + np.tile([-0.5, 0.5], 50) * (start != "mixture") * 2.0, None)
+        return candidate
+
+    of_mixture, of_counts = trial("mixture", 0.0), trial(name, counts)
+    expected = {"mixture": of_mixture, "counts": of_counts}[best]
+    assert Trainer._best_trial([of_mixture, of_counts]) is expected
+    calibrated = trial("calibrated", counts)
+    assert Trainer._best_trial([calibrated, of_mixture]) is calibrated
+    assert Trainer._best_trial([trial("mixture", 0.0), trial(name, -0.2)]).start == "mixture"
