@@ -81,7 +81,9 @@ columns = make_column_transformer(
     (numbers, make_column_selector(dtype_include="number")),
     (categories, make_column_selector(dtype_exclude="number")),
 )
-model = make_pipeline(columns, NoisyLabelClassifier(random_state=0))
+model = make_pipeline(
+    columns, NoisyLabelClassifier(max_epochs=20, random_state=0)
+)
 
 issues = find_label_issues(model, X, y, cv=3)
 print(issues)
@@ -126,7 +128,8 @@ print(f"wrong labels after:  {(y_reviewed != truth).mean():.1%}")
 
 X_train, X_new = X.iloc[:1000], X.iloc[1000:]
 plain = make_pipeline(
-    columns, NoisyLabelClassifier(noise_model=None, random_state=0)
+    columns,
+    NoisyLabelClassifier(noise_model=None, max_epochs=20, random_state=0),
 )
 fits = {
     "plain": plain.fit(X_train, y[:1000]),
