@@ -32,7 +32,7 @@ wrong = y != y_true
 
 
 def classifier(**params):
-    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 60, "random_state": 0} | params)
+    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 20, "random_state": 0} | params)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_search_is_judged_by_its_best_estimator():
 
 
 def test_cross_fitting_leaves_the_estimator_alone(fitted):
-    unfitted = classifier()
+    unfitted = classifier(max_epochs=3)
     label_quality(unfitted, X, y, cv=2)
     assert not hasattr(unfitted, "classes_")
     before = fitted.predict_proba(X)
