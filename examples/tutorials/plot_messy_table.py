@@ -123,8 +123,8 @@ print(f"wrong labels after:  {(y_reviewed != truth).mean():.1%}")
 # -----
 # Three ways to use the table, judged by the true plans of 300 new customers:
 # believe the labels, model the noise, or train after the review. Here
-# modelling the noise is as good as reviewing every suspicious row. A review
-# pays off where the labels themselves are used again.
+# modelling the noise is nearly as good as reviewing every suspicious row. A
+# review pays off where the labels themselves are used again.
 
 X_train, X_new = X.iloc[:1000], X.iloc[1000:]
 plain = make_pipeline(
