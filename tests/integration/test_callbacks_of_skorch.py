@@ -43,7 +43,7 @@ from sknoisy import NoisyLabelClassifier
 from sknoisy.noise import uniform_transition
 
 X, y = make_classification(
-    400, 8, n_informative=5, n_classes=3, n_clusters_per_class=1, random_state=0
+    200, 8, n_informative=5, n_classes=3, n_clusters_per_class=1, random_state=0
 )
 X = X.astype("float32")
 
@@ -331,7 +331,7 @@ class Missing(Callback):
 def test_the_history_has_batches_whose_mean_is_the_loss(held_out, callbacks):
     params = {"early_stopping": held_out, "max_epochs": 3, "random_state": 0} | ONE_STAGE_OF_EACH
     history = NoisyLabelClassifier(callbacks=callbacks, **params).fit(X, y).history_
-    n_rows = {"train": len(X) - 40 * held_out, "valid": 40} if held_out else {"train": len(X)}
+    n_rows = {"train": len(X) - 20, "valid": 20} if held_out else {"train": len(X)}
     last = history[-3:]  # the halves of the rows were trained before
     for row in last:
         assert row["stage"] == "s"
