@@ -181,7 +181,11 @@ def test_a_parallel_search_gives_the_serial_result(backend, digits, serial):
     assert_array_equal(parallel.predict_proba(X), serial.predict_proba(X))
 
 
-@pytest.mark.parametrize("params", [{"dropout": 0.5}, {"module": Noisy}], ids=["MLP", "own"])
+@pytest.mark.parametrize(
+    "params",
+    [{"dropout": 0.5, "max_epochs": 3}, {"module": Noisy, "max_epochs": 3}],
+    ids=["MLP", "own"],
+)
 def test_fits_in_threads_do_not_disturb_each_other(params, digits):
     X, _, y_observed = digits
     expected = quick(**params).fit(X, y_observed).predict_proba(X)

@@ -168,7 +168,7 @@ def test_many_classes_of_few_rows_have_no_noise(n_samples):
     centres = 2.0 * rng.standard_normal((250, 20))
     y = np.arange(n_samples) % 250
     X = centres[y] + rng.standard_normal((n_samples, 20))
-    estimator = NoisyLabelClassifier(random_state=0, max_epochs=40).fit(X, y)
+    estimator = NoisyLabelClassifier(random_state=0, max_epochs=20).fit(X, y)
     assert estimator.noise_rate_ < 0.02
 
 
