@@ -11,7 +11,7 @@ was not trained on.
 
 # %%
 # Digits, 45 % of which carry the label of the next digit: barely more right
-# labels than wrong ones. Three seeds: splits, noise and weights all change.
+# labels than wrong ones. Two seeds: splits, noise and weights all change.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,15 +36,15 @@ starts = {
 }
 scores = {name: [] for name in starts}
 matrices = {}
-for seed in range(3):
+for seed in range(2):
     X, X_test, y, y_test = train_test_split(
         digits / 16, labels, test_size=0.3, stratify=labels, random_state=seed
     )
     y_observed = corrupt_labels(y, true_matrix, exact=True, random_state=seed)
     for name, options in starts.items():
-        classifier = NoisyLabelClassifier(random_state=seed, **options).fit(
-            X, y_observed
-        )
+        classifier = NoisyLabelClassifier(
+            lr=5e-3, max_epochs=20, random_state=seed, **options
+        ).fit(X, y_observed)
         scores[name].append(classifier.score(X_test, y_test))
         if seed == 0:
             matrices[name] = (

@@ -59,9 +59,10 @@ print(f"right labels, Dawid and Skene:  {np.mean(alone == y):.3f}")
 # With features, the consensus of annotators and network is nearly always
 # right, and the network is nearly as good as one that was trained on true
 # labels.
-classifier = NoisyLabelClassifier(random_state=0).fit(X, answers)
-plain = NoisyLabelClassifier(noise_model=None, random_state=0).fit(X, answers)
-clean = NoisyLabelClassifier(noise_model=None, random_state=0).fit(X, y)
+settings = {"lr": 5e-3, "max_epochs": 20, "random_state": 0}
+classifier = NoisyLabelClassifier(**settings).fit(X, answers)
+plain = NoisyLabelClassifier(noise_model=None, **settings).fit(X, answers)
+clean = NoisyLabelClassifier(noise_model=None, **settings).fit(X, y)
 consensus = classifier.label_posterior(X, answers).argmax(axis=1)
 print(f"right labels, consensus:        {np.mean(consensus == y):.3f}")
 print(f"test accuracy, majority:        {plain.score(X_test, y_test):.3f}")

@@ -57,6 +57,8 @@ for seed in range(2):
             ConvNet,
             module__channels=8,
             noise_model=noise_model,
+            lr=5e-3,
+            max_epochs=15,
             random_state=seed,
         ).fit(X, y_observed)
         scores[noise_model].append(classifier.score(X_test, y_test))

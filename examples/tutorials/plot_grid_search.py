@@ -30,14 +30,15 @@ from sknoisy.noise import corrupt_labels, pair_transition
 
 X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split(
-    X, y, test_size=0.3, stratify=y, random_state=0
+    X, y, test_size=0.4, stratify=y, random_state=0
 )
 y_observed = corrupt_labels(
     y, pair_transition(10, 0.35), exact=True, random_state=0
 )
 
 pipeline = make_pipeline(
-    MinMaxScaler(), NoisyLabelClassifier(max_epochs=40, random_state=0)
+    MinMaxScaler(),
+    NoisyLabelClassifier(lr=5e-3, max_epochs=15, random_state=0),
 )
 grid = {
     "noisylabelclassifier__noise_model": [None, "s"],
@@ -47,7 +48,7 @@ search = GridSearchCV(
     pipeline,
     grid,
     scoring=noisy_log_likelihood_scorer,
-    cv=StratifiedKFold(3, shuffle=True, random_state=0),
+    cv=StratifiedKFold(2, shuffle=True, random_state=0),
 )
 search.fit(X, y_observed)
 chosen = {

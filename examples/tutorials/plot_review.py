@@ -56,10 +56,10 @@ def review(issues, path, n_rows, y):
 # ``issues.to_html`` writes a single file that shows the suspicious rows beside
 # rows that carry the suggested label. ``a`` accepts a suggestion, ``k`` keeps
 # the label, and a button saves the decisions as a CSV file. Here a function
-# plays the reviewer. Of 1078 labels, 300 to 370 are wrong, and the reviewer
+# plays the reviewer. Of 1078 labels, about 360 are wrong, and the reviewer
 # looks at the 300 most suspicious ones.
 #
-# Three seeds: noise and forest change.
+# Two seeds: noise and forest change.
 
 scores = {
     "as observed": [],
@@ -67,7 +67,7 @@ scores = {
     "without listed rows": [],
     "clean": [],
 }
-for seed in range(3):
+for seed in range(2):
     forest = RandomForestClassifier(50, random_state=seed)
     y_observed = corrupt_labels(y, pair_transition(10, 0.33), random_state=seed)
     issues = find_label_issues(forest, X, y_observed, cv=3)

@@ -31,7 +31,7 @@ FITS = {
     "answers, em": ({"method": "em", **SMALL}, "answers"),
     "data set": ({"module": Normalised, **SMALL}, "data set"),
     "tensors": (SMALL, "arrays"),
-    "few rows of each": ({"hidden_layer_sizes": (20,), "max_epochs": 4}, "few rows of each"),
+    "few rows of each": ({"hidden_layer_sizes": (20,), "max_epochs": 2}, "few rows of each"),
     "strings": (SMALL, "strings"),
     "sparse": ({"noise_model": None, **SMALL}, "sparse"),
     "batch norm": ({"module": Normalised, **SMALL}, "plain"),

@@ -32,12 +32,18 @@ wrong = y != y_true
 
 
 def classifier(**params):
-    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 60, "random_state": 0} | params)
+    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 20, "random_state": 0} | params)
 
 
 @pytest.fixture(scope="module")
 def fitted():
     return classifier().fit(X, y)
+
+
+@pytest.fixture(scope="module")
+def quality_of(fitted):
+    """Return the quality of each label, of all rows at once (None) and in three folds (3)."""
+    return {cv: label_quality(fitted, X, y, cv=cv) for cv in (None, 3)}
 
 
 def test_quality_is_the_posterior_of_the_observed_label(fitted):
@@ -47,8 +53,8 @@ def test_quality_is_the_posterior_of_the_observed_label(fitted):
 
 
 @pytest.mark.parametrize("cv", [None, 3])
-def test_wrong_labels_have_low_quality(fitted, cv):
-    quality = label_quality(fitted, X, y, cv=cv)
+def test_wrong_labels_have_low_quality(quality_of, cv):
+    quality = quality_of[cv]
     assert quality.shape == y.shape and quality.min() >= 0 and quality.max() <= 1
     assert roc_auc_score(wrong, -quality) > 0.95
 
@@ -68,9 +74,9 @@ def test_cross_fitted_quality_is_calibrated_on_overlapping_classes():
 
 
 @pytest.mark.parametrize("cv", [None, 3])
-def test_issues_are_ranked_and_as_many_as_there_are_wrong_labels(fitted, cv):
+def test_issues_are_ranked_and_as_many_as_there_are_wrong_labels(fitted, quality_of, cv):
     issues = find_label_issues(fitted, X, y, cv=cv)
-    quality = label_quality(fitted, X, y, cv=cv)
+    quality = quality_of[cv]
     assert issues.count == len(issues.indices) == round(issues.noise_rate * len(y))
     assert abs(issues.count - wrong.sum()) < 20
     assert np.all(np.diff(issues.quality) >= 0)
@@ -147,7 +153,7 @@ def test_pipeline_passes_its_features_on():
 
 def test_search_is_judged_by_its_best_estimator():
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), classifier(max_epochs=30, select_noise_model=False)),
+        make_pipeline(StandardScaler(), classifier(early_stopping=True, select_noise_model=False)),
         {"noisylabelclassifier__noise_model": [None, "s"]},
         scoring=noisy_log_likelihood_scorer,
         cv=2,
@@ -165,7 +171,7 @@ def test_search_is_judged_by_its_best_estimator():
 
 
 def test_cross_fitting_leaves_the_estimator_alone(fitted):
-    unfitted = classifier()
+    unfitted = classifier(max_epochs=3)
     label_quality(unfitted, X, y, cv=2)
     assert not hasattr(unfitted, "classes_")
     before = fitted.predict_proba(X)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import log_softmax
 from scipy.stats import binomtest
+from sklearn.base import clone
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -29,7 +30,7 @@ y = corrupt_labels(y_true, T, random_state=0)
 
 
 def classifier(**params):
-    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 60, "random_state": 0} | params)
+    return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 20, "random_state": 0} | params)
 
 
 def draw(random, n_rows, transition, scale=2.0):
@@ -97,13 +98,13 @@ def test_intervals_cover_what_they_promise():
 
 
 def test_interval_of_a_classifier_holds_the_matrix():
-    interval = transition_interval(classifier(), X, y, cv=3)
+    interval = transition_interval(classifier(), X, y, cv=2)
     assert list(interval.classes) == [0, 1, 2]
     np.testing.assert_allclose(interval.transition_matrix.sum(axis=1), 1)
     assert np.all(interval.lower <= interval.transition_matrix)
     assert np.all(interval.transition_matrix <= interval.upper)
     assert interval.lower.min() >= 0 and interval.upper.max() <= 1
-    wide = transition_interval(classifier(), X, y, cv=3, confidence=0.99)
+    wide = transition_interval(classifier(), X, y, cv=2, confidence=0.99)
     assert np.all((wide.lower <= T) & (wide.upper >= T))
     assert np.all(wide.upper - wide.lower > interval.upper - interval.lower)
     np.testing.assert_array_equal(wide.standard_error, interval.standard_error)
@@ -112,27 +113,29 @@ def test_interval_of_a_classifier_holds_the_matrix():
 
 def test_names_frames_pipelines_and_searches():
     names, frame = np.array(["b", "d", "z"])[y], pd.DataFrame(X, columns=["u", "v"])
-    model = make_pipeline(StandardScaler(), classifier(max_epochs=5))
-    expected = transition_interval(model, frame, pd.Series(names), cv=3)
+    short = classifier(max_epochs=5, early_stopping=True)
+    model = make_pipeline(StandardScaler(), short)
+    expected = transition_interval(model, frame, pd.Series(names), cv=2)
     assert list(expected.classes) == ["b", "d", "z"]
     assert not hasattr(model[-1], "classes_")
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), classifier(max_epochs=5, noise_model=None)),
+        make_pipeline(StandardScaler(), clone(short).set_params(noise_model=None)),
         {"noisylabelclassifier__noise_model": ["s"]},
         scoring=noisy_log_likelihood_scorer,
         cv=2,
     )
-    interval = transition_interval(search, frame, names, cv=3)
+    interval = transition_interval(search, frame, names, cv=2)
     np.testing.assert_array_equal(interval.lower, expected.lower)
-    test, of_search = (noise_test(m, frame, names, cv=3) for m in (model, search))
+    test, of_search = (noise_test(m, frame, names, cv=2) for m in (model, search))
     assert test == of_search
 
 
 def test_splitters_with_groups():
     groups = np.arange(len(y)) % 6
-    interval = transition_interval(classifier(max_epochs=5), X, y, GroupKFold(3), groups=groups)
+    short = classifier(max_epochs=5, early_stopping=True)
+    interval = transition_interval(short, X, y, GroupKFold(3), groups=groups)
     assert interval.upper.shape == (3, 3)
-    assert 0 <= noise_test(classifier(max_epochs=5), X, y, GroupKFold(2), groups=groups).pvalue <= 1
+    assert 0 <= noise_test(short, X, y, GroupKFold(2), groups=groups).pvalue <= 1
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_noise_is_found_where_there_is_some(matrix):
     X, y_true = load_digits(return_X_y=True)
     X, y_true = X[:1200] / 16, y_true[:1200]
     y = corrupt_labels(y_true, matrix, random_state=0)
-    test = noise_test(classifier(), X, y, cv=3)
+    test = noise_test(classifier(), X, y, cv=2)
     assert test.pvalue < 1e-3
     assert abs(test.noise_rate - np.mean(y != y_true)) < 0.06
     np.testing.assert_allclose(test.statistic, test.log_likelihood_gain / test.standard_error)

@@ -41,7 +41,10 @@ def digits():
 
 
 def quick(**params):
-    return NoisyLabelClassifier(**{"max_epochs": 8, "lr": 1e-2, "random_state": 0} | params)
+    """Return a classifier that is trained on one part of the rows instead of four."""
+    return NoisyLabelClassifier(
+        **{"max_epochs": 8, "lr": 1e-2, "early_stopping": True, "random_state": 0} | params
+    )
 
 
 # --- Meta-estimators ----------------------------------------------------------------------------
@@ -157,24 +160,37 @@ class Noisy(nn.Module):
         return (hidden + 0.1 * torch.randn_like(hidden) if self.training else hidden).relu()
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_a_parallel_search_gives_the_serial_result(backend, digits):
+def search():
+    classifier = quick(dropout=0.5, early_stopping="auto")
+    return GridSearchCV(classifier, {"noise_model": ["s", None]}, cv=2)
+
+
+@pytest.fixture(scope="module")
+def serial(digits):
     X, _, y_observed = digits
-    grid = {"dropout": [0.0, 0.5], "noise_model": ["s", None]}
-    serial = GridSearchCV(quick(), grid, cv=2).fit(X, y_observed)
+    return search().fit(X, y_observed)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_a_parallel_search_gives_the_serial_result(backend, digits, serial):
+    X, _, y_observed = digits
     with joblib.parallel_config(backend, n_jobs=2):
-        parallel = GridSearchCV(quick(), grid, cv=2).fit(X, y_observed)
+        parallel = search().fit(X, y_observed)
     for name in ("mean_test_score", "split0_test_score", "split1_test_score"):
         assert_array_equal(parallel.cv_results_[name], serial.cv_results_[name])
     assert_array_equal(parallel.predict_proba(X), serial.predict_proba(X))
 
 
-@pytest.mark.parametrize("params", [{"dropout": 0.5}, {"module": Noisy}], ids=["MLP", "own"])
+@pytest.mark.parametrize(
+    "params",
+    [{"dropout": 0.5, "max_epochs": 3}, {"module": Noisy, "max_epochs": 3}],
+    ids=["MLP", "own"],
+)
 def test_fits_in_threads_do_not_disturb_each_other(params, digits):
     X, _, y_observed = digits
     expected = quick(**params).fit(X, y_observed).predict_proba(X)
     state = torch.get_rng_state()
-    results = [None] * 6
+    results = [None] * 4
     start = threading.Barrier(len(results))
 
     def fit(i):

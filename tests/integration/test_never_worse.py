@@ -168,11 +168,20 @@ def test_many_classes_of_few_rows_have_no_noise(n_samples):
     centres = 2.0 * rng.standard_normal((250, 20))
     y = np.arange(n_samples) % 250
     X = centres[y] + rng.standard_normal((n_samples, 20))
-    estimator = NoisyLabelClassifier(random_state=0, max_epochs=40).fit(X, y)
+    estimator = NoisyLabelClassifier(random_state=0, max_epochs=20).fit(X, y)
     assert estimator.noise_rate_ < 0.02
 
 
 # --- What is kept when there is no noise ----------------------------------------------------------
+
+
+OF_OVERLAPPING = {"random_state": 0, "max_em_iter": 10, "dropout": 0.1, "lr": 0.01}
+
+
+@cache
+def plain_of_overlapping(n_train):
+    X, y, _ = overlapping(n_train)
+    return NoisyLabelClassifier(noise_model=None, **OF_OVERLAPPING).fit(X, y)
 
 
 @cache
@@ -186,9 +195,8 @@ def overlapping(n_train):
 @pytest.mark.parametrize("model", ["s", "c", "em"])
 def test_without_noise_the_result_is_that_of_no_noise_model_to_the_last_bit(model, n_train):
     X, y, X_test = overlapping(n_train)
-    params = {"random_state": 0, "max_em_iter": 10, "dropout": 0.1, "lr": 0.01}
-    estimator = NoisyLabelClassifier(**MODELS[model], **params).fit(X, y)
-    plain = NoisyLabelClassifier(noise_model=None, **params).fit(X, y)
+    estimator = NoisyLabelClassifier(**MODELS[model], **OF_OVERLAPPING).fit(X, y)
+    plain = plain_of_overlapping(n_train)
     assert estimator.noise_model_ is None
     assert_array_equal(estimator.predict_proba(X_test), plain.predict_proba(X_test))
     assert_array_equal(estimator.class_prior_, plain.class_prior_)
@@ -200,7 +208,7 @@ def test_without_noise_the_result_is_that_of_no_noise_model_to_the_last_bit(mode
 
 def test_the_noise_model_is_kept_when_it_is_asked_for():
     X, y, _, _ = data("hard, clean")
-    params = {"random_state": 0, "max_epochs": 15}
+    params = {"random_state": 0, "max_epochs": 5}
     for model in ("s", "c"):
         estimator = NoisyLabelClassifier(select_noise_model=False, **MODELS[model], **params)
         assert estimator.fit(X, y).noise_model_ == model

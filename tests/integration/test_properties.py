@@ -261,7 +261,7 @@ def test_labels_are_encoded_in_the_order_of_the_classes(problem):
 )
 @given(
     seed=st.integers(0, 2**16),
-    n_classes=st.integers(2, 50),
+    n_classes=st.integers(2, 25),
     n_rows=st.integers(1, 120),
     scale=st.sampled_from([0.0, 1e-8, 1.0, 30.0, 1e4, 1e30]),
     dtype=st.sampled_from(["float32", "float64"]),

@@ -76,23 +76,26 @@ ROUND_TRIPS = {
 }
 
 
-@pytest.mark.parametrize("round_trip", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"noise_model": "c", "dropout": 0.1},
-        {"noise_model": None, "early_stopping": True},
-        {"method": "em", "tol": 10.0},
-        {"transition_init": np.eye(10) * 0.5 + 0.05, "learn_transition": False},
-        {"module": SharedAndRecurrent},
-    ],
-    ids=["s", "c", "none", "em", "known", "module"],
-)
-def test_a_loaded_classifier_says_the_same(params, round_trip, digits):
+KINDS = {
+    "s": {},
+    "c": {"noise_model": "c", "dropout": 0.1},
+    "none": {"noise_model": None, "early_stopping": True},
+    "em": {"method": "em", "tol": 10.0},
+    "known": {"transition_init": np.eye(10) * 0.5 + 0.05, "learn_transition": False},
+    "module": {"module": SharedAndRecurrent},
+}
+NAMES = np.array([f"digit {i}" for i in range(10)])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def fitted(request, digits):
     X, y = digits
-    names = np.array([f"digit {i}" for i in range(10)])
-    fitted = quick(**params).fit(X, names[y])
+    return quick(**KINDS[request.param]).fit(X, NAMES[y])
+
+
+@pytest.mark.parametrize("round_trip", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
+def test_a_loaded_classifier_says_the_same(fitted, round_trip, digits):
+    X, y = digits
     loaded = round_trip(fitted)
     assert_array_equal(loaded.predict(X), fitted.predict(X))
     assert_array_equal(loaded.predict_noisy_proba(X), fitted.predict_noisy_proba(X))
@@ -105,7 +108,7 @@ def test_a_loaded_classifier_says_the_same(params, round_trip, digits):
         before.named_parameters(), after.named_parameters(), strict=True
     ):
         assert (name, ours.requires_grad) == (other, theirs.requires_grad)
-    loaded.set_params(warm_start=True, max_em_iter=1, tol=10.0).fit(X, names[y])
+    loaded.set_params(warm_start=True, max_em_iter=1, tol=10.0).fit(X, NAMES[y])
     assert loaded.n_iter_ > fitted.n_iter_
 
 

@@ -15,6 +15,7 @@ from sknoisy.exceptions import UnreliableFitWarning
 from sknoisy.noise import corrupt_labels, uniform_transition
 
 MODELS = {"plain": {"noise_model": None}, "s": {}, "c": {"noise_model": "c"}}
+SHORT = {"random_state": 0, "lr": 0.005, "max_epochs": 20}
 EXPONENTS = np.linspace(-3, 4, 64)
 SCALES = {
     "times 1000": lambda X: 1000 * X,
@@ -37,7 +38,7 @@ def digits():
 
 def accuracy(model, change=lambda X: X):
     X, y, X_test, y_test = digits()
-    estimator = NoisyLabelClassifier(random_state=0, **MODELS[model])
+    estimator = NoisyLabelClassifier(**SHORT, **MODELS[model])
     return estimator.fit(change(X), y).score(change(X_test), y_test)
 
 
@@ -64,7 +65,7 @@ def test_raw_tables_are_learned_as_well_as_scaled_ones(load, model):
     X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
     mean, scale = X.mean(axis=0), X.std(axis=0)
     scores = [
-        NoisyLabelClassifier(random_state=0, **MODELS[model]).fit(a, y).score(b, y_test)
+        NoisyLabelClassifier(**SHORT, **MODELS[model]).fit(a, y).score(b, y_test)
         for a, b in ((X, X_test), ((X - mean) / scale, (X_test - mean) / scale))
     ]
     assert scores[0] > 0.9
@@ -130,7 +131,7 @@ class Layers(nn.Sequential):
 def test_a_module_on_data_of_a_large_scale_learns_and_the_warning_names_the_scale(model):
     X, y, X_test, y_test = digits()
     X, X_test = 2000 * X, 2000 * X_test
-    estimator = NoisyLabelClassifier(Layers, random_state=0, **MODELS[model])
+    estimator = NoisyLabelClassifier(Layers, **SHORT, **MODELS[model])
     with pytest.warns(UnreliableFitWarning, match=r"`module` had a root mean square of \d.*Scale"):
         estimator.fit(X, y)
     assert estimator.score(X_test, y_test) > 0.7

@@ -73,7 +73,8 @@ def test_the_likelihood_chooses_as_clean_labels_would_and_the_noisy_accuracy_doe
 def test_cross_validate_takes_all_scores_at_once(piped, noise_model, digits):
     X, y = digits
     y_observed = corrupt_labels(y, pair_transition(10, 0.2), random_state=0)
-    estimator = NoisyLabelClassifier(noise_model=noise_model, max_epochs=20, random_state=0)
+    params = {"lr": 0.005, "max_epochs": 10, "early_stopping": True, "random_state": 0}
+    estimator = NoisyLabelClassifier(noise_model=noise_model, **params)
     if piped:
         estimator = make_pipeline(StandardScaler(), estimator)
     scores = cross_validate(
@@ -99,8 +100,9 @@ def test_cross_validate_takes_all_scores_at_once(piped, noise_model, digits):
 def test_successive_halving_finds_the_better_network(params, digits):
     X, y = digits
     y_observed = corrupt_labels(y, pair_transition(10, 0.2), random_state=0)
+    classifier = NoisyLabelClassifier(lr=0.005, max_epochs=10, early_stopping=True, random_state=0)
     search = HalvingGridSearchCV(
-        make_pipeline(StandardScaler(), NoisyLabelClassifier(max_epochs=15, random_state=0)),
+        make_pipeline(StandardScaler(), classifier),
         {"noisylabelclassifier__hidden_layer_sizes": [(1,), (60,)]},
         scoring=noisy_log_likelihood_scorer,
         cv=2,

@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sknoisy import NoisyLabelMetaClassifier
 from sknoisy.noise import corrupt_labels, pair_transition, random_transition
 
-digits, target = load_digits(return_X_y=True)
-X, X_test, y, y_test = train_test_split(digits / 16, target, train_size=900, random_state=0)
-y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
+digits, target = load_digits(n_class=6, return_X_y=True)
+X, X_test, y, y_test = train_test_split(digits / 16, target, train_size=540, random_state=0)
+y_observed = corrupt_labels(y, pair_transition(6, 0.4), random_state=0)
 FOREST = RandomForestClassifier(25, random_state=0)
 
 
@@ -60,7 +60,7 @@ def test_other_m_steps_are_better_than_the_bare_classifier_too(options):
 @pytest.mark.parametrize("targets", ["observed", "posterior"])
 def test_labels_are_drawn_where_weights_are_not_taken(targets):
     neighbours = KNeighborsClassifier(5)
-    observed = corrupt_labels(y, random_transition(10, 0.4, random_state=0), random_state=0)
+    observed = corrupt_labels(y, random_transition(6, 0.4, random_state=0), random_state=0)
     meta = NoisyLabelMetaClassifier(neighbours, cv=3, targets=targets, random_state=0)
     meta.fit(X, observed)
     assert meta.noise_model_ is not None
@@ -81,7 +81,7 @@ def test_clean_labels_leave_the_classifier_as_it_is():
 
 
 def test_pipelines_frames_names_and_searches():
-    names = np.array([f"digit {i}" for i in range(10)])
+    names = np.array([f"digit {i}" for i in range(6)])
     frame = pd.DataFrame(X, columns=[f"p{i}" for i in range(X.shape[1])])
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     meta = NoisyLabelMetaClassifier(pipeline, cv=3, random_state=0)

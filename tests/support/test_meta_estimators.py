@@ -37,7 +37,10 @@ X, y = make_classification(
 
 
 def quick(**params):
-    return NoisyLabelClassifier(**{"max_epochs": 4, "lr": 0.01, "random_state": 0} | params)
+    """Return a classifier that is trained on one part of the rows instead of four."""
+    return NoisyLabelClassifier(
+        **{"max_epochs": 4, "lr": 0.01, "early_stopping": True, "random_state": 0} | params
+    )
 
 
 class Doubler(BaseEstimator):
@@ -202,15 +205,13 @@ def test_a_search_of_another_package_is_scored_and_inspected(kind):
 
 
 @searches
-@pytest.mark.parametrize("fitted", [True, False])
-def test_the_best_of_a_search_of_another_package_is_cross_fitted(fitted, kind):
+def test_the_best_of_a_search_of_another_package_is_cross_fitted(kind):
     search = kind(quick(), SPACE)
-    best = clone(search).fit(X, y).best_estimator_
-    if fitted:
-        search.fit(X, y)
-    np.testing.assert_allclose(
-        label_quality(search, X, y, cv=2), label_quality(clone(best), X, y, cv=2)
-    )
+    not_fitted = label_quality(search, X, y, cv=2)
+    fitted = label_quality(search.fit(X, y), X, y, cv=2)
+    expected = label_quality(clone(search.best_estimator_), X, y, cv=2)
+    np.testing.assert_allclose(not_fitted, expected)
+    np.testing.assert_allclose(fitted, expected)
 
 
 @searches
@@ -255,8 +256,8 @@ class Broken(BaseEstimator, TransformerMixin):
 def test_a_score_that_fails_in_a_search_gives_its_reason(several, scorer):
     pipeline = make_pipeline(Broken(), quick(max_epochs=1))
     scoring = {"a": scorer, "b": "accuracy"} if several else scorer
-    grid = {"noisylabelclassifier__lr": [0.1, 0.2]}
-    search = GridSearchCV(pipeline, grid, scoring=scoring, cv=4, refit=False)
+    grid = {"noisylabelclassifier__lr": [0.1]}
+    search = GridSearchCV(pipeline, grid, scoring=scoring, cv=3, refit=False)
     with pytest.warns(UserWarning, match=r"(?s)Scoring failed.*the sensor is off"):
         search.fit(X, y)
     with pytest.raises(RuntimeError, match="the sensor is off"):
