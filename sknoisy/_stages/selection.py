@@ -60,6 +60,8 @@ class Candidate:
         The best epoch in each fold.
     states : list of (noise layer, weights)
         What was trained in each fold.
+    is_cut : bool
+        Whether `max_epochs` ended its training in some fold.
     last_change : float or None
         Of the log-likelihood, when EM ran out of iterations.
     trusted_weight : int
@@ -79,6 +81,7 @@ class Candidate:
     weight: np.ndarray = field(default_factory=lambda: np.empty(0))
     epochs: list[int] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    is_cut: bool = False
     last_change: float | None = None
     trusted_weight: int = 1
     dropout: float | None = None

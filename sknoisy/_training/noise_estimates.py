@@ -74,7 +74,8 @@ class NoiseEstimator:
     supported : ndarray of bool of shape (n_classes,)
         Classes with enough observed labels for an estimate of their noise, or with checked ones.
     optimism : float
-        By how much the last sparse start explains a label better that it was estimated from.
+        By how much the last estimate from a jointly trained network, if it is sparse or calibrated,
+        explains a label better that it was estimated from; zero before there is one.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class NoiseEstimator:
                 self.optimism = found.optimism
                 return {"sparse": found}
             if not self.config.hold_out:
+                self.optimism = simple.optimism
                 return {"calibrated": simple}
         recounted = partial(recounted_start, unseen=np.flatnonzero(unseen), apart=self.judges_apart)
         return {"recounted": self.estimate(recounted, predict, observed)}
@@ -264,14 +266,14 @@ class NoiseEstimator:
 
         By half for each free entry, here those that stand for at least one label. Nothing where no
         labels that judge, or few of them, were among those of the estimate, or it was shrunk; for
-        the sparse start it was measured.
+        a sparse or calibrated one from a jointly trained network it was measured.
         """
-        if self.config.hold_out or start in ("array", "calibrated"):
+        if self.config.hold_out or start == "array":
             return 0.0
+        if start in ("sparse", "calibrated"):
+            return self.optimism
         if not isinstance(transition, np.ndarray):
             return 0.0
-        if start == "sparse":
-            return self.optimism
         n_labels = transition * self.data.label_counts()[:, None]
         free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
         return int(np.count_nonzero(free)) / (2 * len(self.data))

@@ -99,9 +99,11 @@ class Trainer(TrialsOfStarts):
         compared = select_dropout(compared)
         noisy = compared[1:]
         if config.select_noise_model or not noisy:
-            best = select_noise_model(compared)
-            if best.noise_model is None and noisy:
-                return self._supported(best) or self._judged_by_more_rows(best) or best
+            plain = compared[0]
+            longer = self._trained_longer(plain) if noisy else plain
+            best = select_noise_model([longer, *noisy])
+            if best is longer and noisy:
+                best = self._supported(longer) or self._judged_by_more_rows(longer) or plain
             return best
         return noisy[-1] if config.noise_model == "c" else select_noise_model(noisy)
 
@@ -133,6 +135,20 @@ class Trainer(TrialsOfStarts):
         self.candidates += with_c
         return [plain, best, *with_c]
 
+    def _trained_longer(self, plain: Candidate) -> Candidate:
+        """Return plain training to compare with, which goes on if `max_epochs` ended it.
+
+        A noise model has two stages, and knows from the first what networks confuse. Beside plain
+        training that is only half done it explains labels of hard classes far better, noisy or not.
+        """
+        if not plain.is_cut:
+            return plain
+        self.net.note("Plain training was not at its end: it goes on, to be compared with.")
+        with self.net.without_best_epoch():
+            longer = self._try(plain.stage, before=plain)
+        self.candidates.append(longer)
+        return self._best_of([plain, longer])
+
     def _supported(self, plain: Candidate) -> Candidate | None:
         """Return a noise model to keep although the first look is for plain training, or None.
 
@@ -158,14 +174,17 @@ class Trainer(TrialsOfStarts):
         if not self._can_learn_c:
             return None
         if not averages:
-            before = plain if self._keeps_baseline(plain) else None
+            baseline = plain.chain[0]
+            before = baseline if self._keeps_baseline(baseline) else None
             others = [start for start in self.left_out if _says_much(start[1])]
             averages = [self._try(self._joint_stage, *start, before) for start in others]
             self.candidates += averages
         with_c = [c for average in averages for c in self._tried_c(average)]
         self.candidates += with_c
         best = select([plain, *with_c], ERRORS_OF_SUPPORT)
-        return best.before if wants_s or best is plain else best
+        if best is plain:
+            return None
+        return best.before if wants_s else best
 
     def _judged_by_more_rows(self, plain: Candidate) -> Candidate | None:
         """Return a noise model to keep once more rows have been held out, or None.
@@ -196,7 +215,7 @@ class Trainer(TrialsOfStarts):
     def _train_chain_in(self, number: int, candidate: Candidate, plain: Candidate) -> None:
         """Train plain training, and a candidate with what it goes on from, in one more fold."""
         with self.stages.for_comparison(self.folds[number]):
-            for part in [plain, *candidate.chain]:
+            for part in [*plain.chain, *candidate.chain]:
                 if len(part.states) == number:
                     part.trial = None
                     self._train_in(number, part)
@@ -393,6 +412,7 @@ class Trainer(TrialsOfStarts):
         self._begin(number, candidate)
         trial = candidate.trial
         end = self.stages.train(candidate, self.folds[number], number=number, trial=trial)
+        candidate.is_cut |= not end.stopped
         candidate.epochs.append(end.best_epoch + (sum(trial.epochs) if trial else 0))
         candidate.states.append(self.stages.state())
         self._judge_candidate(candidate, self.folds[number])

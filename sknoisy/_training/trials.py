@@ -46,7 +46,7 @@ class TrialsOfStarts(BaseTrainer):
             return [(init, None)]
         if not self.folds or self.estimator.supported.sum() < 2:
             return []
-        began = time.perf_counter()
+        began, self.estimator.optimism = time.perf_counter(), 0.0
         estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")

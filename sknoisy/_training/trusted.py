@@ -75,7 +75,9 @@ class TrustedTrainer(Trainer):
         if not self.config.select_noise_model:
             return select_noise_model(noisy)
         if not self._labels_are_wrong(observed):
-            return select_noise_model([observed, *noisy])
+            longer = self._trained_longer(observed)
+            best = select_noise_model([longer, *noisy])
+            return observed if best is longer else best
         return self._by_checks(observed, select_noise_model(noisy))
 
     def _by_checks(self, best: Candidate, other: Candidate) -> Candidate:

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 
@@ -142,6 +143,7 @@ def in_doubt(monkeypatch):
 def test_more_rows_are_held_out_where_a_part_leaves_it_open(in_doubt, params, monkeypatch):
     model, *rows = in_doubt
     model.set_params(**params)
+    monkeypatch.setattr(trainer.Trainer, "_trained_longer", lambda self, plain: plain)
 
     def errors(n_parts, n_errors):
         """Return by how many standard errors the s-model is better, and whether it is kept."""
@@ -175,3 +177,47 @@ def test_an_interrupted_fit_does_not_end_with_a_training_for_comparison(in_doubt
     n_before, n_epochs = before[-1], len(model.history_)
     (message,) = {str(one.message) for one in record if "are kept" in str(one.message)}
     assert int(re.search(r"weights of epoch (\d+)", message)[1]) <= n_before < n_epochs
+
+
+@pytest.fixture
+def hard():
+    """Return rows of classes that overlap, and their right labels, and rows to test."""
+    X, y = make_classification(
+        1750, 20, n_informative=6, n_classes=10, class_sep=0.5, random_state=0
+    )
+    return X[:750], y[:750], X[750:], y[750:]
+
+
+@pytest.mark.parametrize("max_epochs", [20, 40])
+def test_plain_training_that_was_cut_short_goes_on_to_be_compared_with(hard, max_epochs):
+    X, y, X_test, y_test = hard
+    params = {"max_epochs": max_epochs, "random_state": 0}
+    plain = NoisyLabelClassifier(noise_model=None, **params).fit(X, y)
+    model = NoisyLabelClassifier(**params).fit(X, y)
+    assert model.score(X_test, y_test) >= plain.score(X_test, y_test) - 0.01
+    if model.noise_model_ is None:
+        assert_array_equal(model.predict_proba(X_test), plain.predict_proba(X_test))
+    # Without it, a matrix of which two labels in three are wrong is far ahead of half a training.
+    _, longer = (row for row in model.selection_ if row["noise_model"] is None)
+    assert longer["gain"] > 2 * longer["standard_error"]
+
+
+def test_plain_training_that_ended_by_itself_does_not_go_on(in_doubt):
+    model, *rows = in_doubt
+    model.set_params(max_epochs=200, lr=0.01).fit(*rows)
+    assert [row["noise_model"] for row in model.selection_].count(None) == 1
+
+
+def test_longer_plain_training_that_is_no_better_is_not_compared_with(hard, monkeypatch):
+    X, y, _, _ = hard
+    compared = []
+
+    def noted(self, plain, truly=trainer.Trainer._trained_longer):
+        compared.append((truly(self, plain), plain))
+        return compared[-1][0]
+
+    monkeypatch.setattr(trainer.Trainer, "_trained_longer", noted)
+    monkeypatch.setattr(trainer.Trainer, "_best_of", staticmethod(lambda c: c[0]))
+    NoisyLabelClassifier(max_epochs=20, random_state=0).fit(X, y)
+    ((longer, plain),) = compared
+    assert longer is plain
