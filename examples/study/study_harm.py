@@ -8,6 +8,8 @@ without noise, with uniform noise and with pair noise::
 
     python examples/study/study_harm.py --data FOLDER --methods plain s --seeds 0 1 2 3 4
     python examples/study/study_harm.py --data FOLDER --methods plain c em --seeds 0 1
+    python examples/study/study_harm.py --methods plain s --seeds 0 1 2 --max-epochs 40 \
+        --output examples/study/harm_40_epochs.csv
     python examples/study/study_harm.py --summary
     python examples/study/study_harm.py --draw      # harm.png and doc/user_guide/harm_table.txt
 
@@ -211,7 +213,9 @@ SETTINGS: dict[str, tuple[Loader, list[str], bool]] = {
 }
 
 
-def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -> dict[str, Any]:
+def run(
+    setting: str, noise: str, method: str, seed: int, folder: Path | None, **params: Any
+) -> dict[str, Any]:
     """Fit one classifier and return its row of the table."""
     data = SETTINGS[setting][0](folder, seed)
     if noise == "none":
@@ -220,7 +224,7 @@ def run(setting: str, noise: str, method: str, seed: int, folder: Path | None) -
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        classifier = NoisyLabelClassifier(random_state=seed, **METHODS[method])
+        classifier = NoisyLabelClassifier(random_state=seed, **METHODS[method], **params)
         classifier.fit(data.X, observed)
     doubts = [w for w in caught if issubclass(w.category, UnreliableFitWarning)]
     return {
@@ -327,6 +331,9 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--max-epochs", type=int, help="of each stage; the default of the classifier"
+    )
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--summary", action="store_true", help="print the table and stop")
@@ -336,6 +343,7 @@ def main() -> None:
     if args.draw:
         draw(finished(args.output))
         return
+    params = {} if args.max_epochs is None else {"max_epochs": args.max_epochs}
     done = {tuple(row[k] for k in FIELDS[:4]) for row in finished(args.output)}
     for seed in [] if args.summary else args.seeds:
         for setting in args.settings:
@@ -343,7 +351,7 @@ def main() -> None:
             for noise in [] if from_folder and args.data is None else noises:
                 for method in args.methods:
                     if (setting, noise, method, str(seed)) not in done:
-                        row = run(setting, noise, method, seed, args.data)
+                        row = run(setting, noise, method, seed, args.data, **params)
                         print(row, flush=True)
                         append(args.output, FIELDS, row)
     summarise(finished(args.output))

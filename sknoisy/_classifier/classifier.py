@@ -212,7 +212,8 @@ class NoisyLabelClassifier(
         What was compared, plain training first: "noise_model", "start" of the noise layer,
         "log_likelihood" of an observed label of a row that was held out from it, and "gain" over
         plain training on the same rows with its "standard_error", and "dropout" if that was chosen.
-        With ``noise_model="s"``, models that were trained only to test it come after it. Empty if
+        With ``noise_model="s"``, models that were trained only to test it come after it. So does
+        plain training that went on, for the comparison, where `max_epochs` had ended it. Empty if
         nothing was compared. Where labels were checked, the first is plain training on the others,
         the start "trusted_only" is training on checked rows alone, and "trusted_weight" says how
         often an epoch goes over them, if more than once.
