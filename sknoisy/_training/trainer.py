@@ -144,6 +144,7 @@ class Trainer(TrialsOfStarts):
         if not plain.is_cut:
             return plain
         self.net.note("Plain training was not at its end: it goes on, to be compared with.")
+        self.dropout = plain.dropout
         with self.net.without_best_epoch():
             longer = self._try(plain.stage, before=plain)
         self.candidates.append(longer)
