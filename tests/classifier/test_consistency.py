@@ -43,9 +43,9 @@ def fitted():
         "sparse c": {"noise_model": "c", "n_noise_targets": 2},
         "module": {"module": Convolutions},
     }
+    common = {"max_epochs": 1, "select_noise_model": False, "random_state": 0}
     return {
-        name: NoisyLabelClassifier(max_epochs=1, random_state=0, **given).fit(X, y)
-        for name, given in params.items()
+        name: NoisyLabelClassifier(**common, **given).fit(X, y) for name, given in params.items()
     }
 
 

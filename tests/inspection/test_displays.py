@@ -20,8 +20,8 @@ names = np.array(["cat", "dog", "lynx"])[y]
 
 @pytest.fixture(scope="module")
 def fitted():
-    model = NoisyLabelClassifier(noise_model="c", max_epochs=8, early_stopping=True, random_state=0)
-    return model.fit(X, names)
+    params = {"max_epochs": 8, "early_stopping": True, "select_noise_model": False}
+    return NoisyLabelClassifier(noise_model="c", random_state=0, **params).fit(X, names)
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ def text_of(page):
 @pytest.fixture(scope="module")
 def fitted():
     X, y = load_iris(return_X_y=True)
-    classifier = NoisyLabelClassifier(max_epochs=2, optimizer__weight_decay=1e-3, random_state=0)
-    return classifier.fit(X, y)
+    params = {"max_epochs": 2, "select_noise_model": False, "random_state": 0}
+    return NoisyLabelClassifier(optimizer__weight_decay=1e-3, **params).fit(X, y)
 
 
 def test_repr_names_what_was_changed(fitted):

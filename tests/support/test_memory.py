@@ -55,7 +55,8 @@ def test_a_c_model_that_cannot_be_trained_is_refused_before_the_first_epoch(monk
 
 
 def test_matrices_of_all_rows_that_do_not_fit_are_refused(monkeypatch):
-    classifier = NoisyLabelClassifier(noise_model="c", random_state=0, max_epochs=1).fit(X, y)
+    params = {"select_noise_model": False, "random_state": 0, "max_epochs": 1}
+    classifier = NoisyLabelClassifier(noise_model="c", **params).fit(X, y)
     shape = classifier.predict_transition(X).shape
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 1000)
     with pytest.raises(MemoryError, match=r"`predict_transition` of 90 rows and 3 classes takes"):
