@@ -28,7 +28,8 @@ X, y = make_blobs(80, centers=3, random_state=0)
 
 
 def quick(**params):
-    return NoisyLabelClassifier(**{"max_epochs": 2, "random_state": 0} | params)
+    common = {"max_epochs": 2, "select_noise_model": False, "random_state": 0}
+    return NoisyLabelClassifier(**common | params)
 
 
 class Hidden(nn.Linear):

@@ -33,7 +33,8 @@ X = X.astype("float32")
 
 
 def quick(**params):
-    return NoisyLabelClassifier(**{"max_epochs": 2, "random_state": 0} | params)
+    common = {"max_epochs": 2, "select_noise_model": False, "random_state": 0}
+    return NoisyLabelClassifier(**common | params)
 
 
 class Scaled(nn.Module):

@@ -107,8 +107,8 @@ def data():
 
 
 def classifier(name="own module", **params):
-    params = {"max_epochs": 3, "lr": 0.01, "random_state": 0} | CLASSIFIERS[name] | params
-    return NoisyLabelClassifier(**params)
+    common = {"max_epochs": 3, "lr": 0.01, "random_state": 0, "select_noise_model": False}
+    return NoisyLabelClassifier(**common | CLASSIFIERS[name] | params)
 
 
 def fit(name="own module", **params):

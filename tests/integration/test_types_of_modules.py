@@ -88,8 +88,8 @@ class Returns(nn.Module):
 
 
 def fit(module, dtype="float32", **params):
-    params = {"max_epochs": 6, "lr": 0.02, "random_state": 0} | params
-    return NoisyLabelClassifier(module, **params).fit(X.astype(dtype), y)
+    common = {"max_epochs": 6, "lr": 0.02, "random_state": 0, "select_noise_model": False}
+    return NoisyLabelClassifier(module, **common | params).fit(X.astype(dtype), y)
 
 
 def types_of(module):

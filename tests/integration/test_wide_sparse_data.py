@@ -47,8 +47,8 @@ def data(dtype="float64"):
 
 
 def classifier(**params):
-    params = {"max_epochs": 6, "lr": 0.01, "random_state": 0} | params
-    return NoisyLabelClassifier(**params)
+    common = {"max_epochs": 6, "lr": 0.01, "random_state": 0, "select_noise_model": False}
+    return NoisyLabelClassifier(**common | params)
 
 
 class Batches(Callback):

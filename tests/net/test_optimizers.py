@@ -127,7 +127,8 @@ def sparse(values):
 def fit(module, kind, **params):
     optimizer, routed = KINDS[kind]
     params |= {f"optimizer__{name}": value for name, value in routed.items()}
-    params = {"max_epochs": 4, "lr": 0.05, "random_state": 0} | params
+    common = {"max_epochs": 4, "lr": 0.05, "random_state": 0, "select_noise_model": False}
+    params = common | params
     classifier = NoisyLabelClassifier(module, optimizer=optimizer, **params)
     return classifier.fit(TOKENS.astype("float32"), LABELS)
 
