@@ -255,6 +255,10 @@ HELD_OUT = {
 }
 
 kinds = pytest.mark.parametrize("kind", ["s", None, "c", "em", "stream"])
+#: The c-model goes through plain training and the s-model as well.
+longest_kinds = pytest.mark.parametrize(
+    "kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in ("s", None)), "c", "em", "stream"]
+)
 
 
 def test_no_callback_of_skorch_is_left_out():
@@ -267,7 +271,7 @@ def test_no_callback_of_skorch_is_left_out():
     assert public <= tested
 
 
-@kinds
+@longest_kinds
 @pytest.mark.parametrize("held_out", [True, False], ids=["held out", "all"])
 @pytest.mark.parametrize("make", ALONE.values(), ids=ALONE)
 def test_each_callback_works_alone(make, held_out, kind, tmp_path):
@@ -275,7 +279,7 @@ def test_each_callback_works_alone(make, held_out, kind, tmp_path):
     assert np.isfinite(classifier.predict_proba(X)).all()
 
 
-@kinds
+@longest_kinds
 @pytest.mark.parametrize("make", HELD_OUT.values(), ids=HELD_OUT)
 def test_what_watches_held_out_rows_works_with_them_and_says_what_to_set_without(
     make, kind, tmp_path
