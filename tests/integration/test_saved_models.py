@@ -51,7 +51,8 @@ def digits():
 
 
 def quick(**params):
-    return NoisyLabelClassifier(**{"max_epochs": 3, "random_state": 0} | params)
+    common = {"max_epochs": 3, "select_noise_model": False, "random_state": 0}
+    return NoisyLabelClassifier(**common | params)
 
 
 def joblib_round_trip(classifier):
