@@ -1,6 +1,7 @@
 """The report, in a browser: reviewing by keyboard, and markup that must stay text."""
 
 import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -10,13 +11,21 @@ from sknoisy._review.report import page
 from sknoisy.inspection import apply_corrections, find_label_issues
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-BROWSER = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-DRIVER = shutil.which("chromedriver")
+
+
+def first_that_starts(*names):
+    """Return the path of the first program that tells its version; a broken one lacks libraries."""
+    for path in filter(None, map(shutil.which, names)):
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+BROWSER = first_that_starts("chromium", "chromium-browser", "google-chrome")
+DRIVER = first_that_starts("chromedriver")
 
 pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None, reason="needs Chromium and chromedriver"
+    BROWSER is None or DRIVER is None, reason="needs Chromium and chromedriver that start"
 )
 
 EVIL = '<img src=x onerror="window.hacked=1">'
