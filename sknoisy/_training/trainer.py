@@ -100,9 +100,11 @@ class Trainer(TrialsOfStarts):
         noisy = compared[1:]
         if config.select_noise_model or not noisy:
             plain = compared[0]
-            longer = self._trained_longer(plain) if noisy else plain
+            if select_noise_model(compared) is plain and not self._is_open(plain):
+                return plain
+            longer = self._trained_longer(plain)
             best = select_noise_model([longer, *noisy])
-            if best is longer and noisy:
+            if best is longer:
                 best = self._supported(longer) or self._judged_by_more_rows(longer) or plain
             return best
         return noisy[-1] if config.noise_model == "c" else select_noise_model(noisy)
@@ -149,6 +151,11 @@ class Trainer(TrialsOfStarts):
             longer = self._try(plain.stage, before=plain)
         self.candidates.append(longer)
         return self._best_of([plain, longer])
+
+    def _is_open(self, plain: Candidate) -> bool:
+        """Whether a noise model may be kept although plain training explains labels as well."""
+        left_out = any(_says_much(start) for _, start in self.left_out)
+        return left_out or bool(self._with_much_noise(plain))
 
     def _supported(self, plain: Candidate) -> Candidate | None:
         """Return a noise model to keep although the first look is for plain training, or None.

@@ -75,6 +75,8 @@ class TrustedTrainer(Trainer):
         if not self.config.select_noise_model:
             return select_noise_model(noisy)
         if not self._labels_are_wrong(observed):
+            if select_noise_model([observed, *noisy]) is observed:
+                return observed
             longer = self._trained_longer(observed)
             best = select_noise_model([longer, *noisy])
             return observed if best is longer else best

@@ -40,8 +40,9 @@ _LABELS_TAKEN_OFF = 2.0
 _STEPS_TO_SPARSITY = 5
 _SPREAD = 0.02
 _SMALLEST_COUNT = 1e-9
-_ERRORS_OF_SIMPLER = 1.64
-_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
+_ERRORS_OF_SPARSE = 1.0
+_MOST_OF_A_LABEL = 1.0
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
 
 class NoisyMixture(NamedTuple):
@@ -134,27 +135,31 @@ class MixtureFit(NamedTuple):
         return log_likelihood
 
 
-def simpler_unless_behind(
+def most_likely_kind(
     fit: MixtureFit,
     log_proba: np.ndarray,
     target: np.ndarray,
     weight: np.ndarray | None = None,
     *,
-    kinds: Sequence[str] = ("sparse", "smooth"),
+    smooth: bool = True,
     random_state: int | None = None,
 ) -> MixtureFit:
-    """Return a simpler mixture that goes on from another one, unless it explains labels worse.
+    """Return the mixture with the structure that wrong labels seem to have, or the given one.
 
-    Labels are left out in turn, and a one-sided test at 5 % decides. With fewer than ten rows a
-    class there is no simpler mixture.
+    From the given mixture EM goes on to a symmetric, a smooth and a sparse one. Labels are left out
+    in turn, and the mixture beside which these are likeliest is taken, but the sparse one, which is
+    the simplest, unless it is behind by a standard error. No label counts for more than one nat:
+    those of rows that the network takes for another class are where a sparse matrix has next to
+    nothing, and would decide alone. With fewer than ten rows a class there is no other mixture than
+    the given one.
 
     Parameters
     ----------
     fit : MixtureFit
     log_proba, target, weight, random_state
         As of `fit_mixture`.
-    kinds : sequence of {"balanced", "sparse", "smooth"}, default=("sparse", "smooth")
-        The first one that is not behind is taken.
+    smooth : bool, default=True
+        Whether the smooth mixture may be returned. If not, the given one is where it would be.
 
     Returns
     -------
@@ -166,18 +171,23 @@ def simpler_unless_behind(
     scores, labels = fit.view(log_proba[fit.rows]), target[fit.rows]
     weights = None if weight is None else weight[fit.rows]
     fit = fit._replace(classes=most_likely_classes(fit.mixture, scores, labels))
-    without = fit.left_out(log_proba, target, weight, random_state)
-    for kind in kinds:
-        mixture = fit_noisy_mixture(
-            scores, labels, fit.classes, n_classes, weight=weights, kind=kind
-        )
-        simpler = fit._replace(mixture=mixture, kind=kind)
-        gains = simpler.left_out(log_proba, target, weight, random_state) - without
-        if weights is not None:
-            gains *= weights / weights.mean()
-        if gains.mean() >= -_ERRORS_OF_SIMPLER * gains.std() / np.sqrt(len(gains)):
-            return simpler
-    return fit
+    fitted = partial(fit_noisy_mixture, scores, labels, fit.classes, n_classes, weight=weights)
+    others = [
+        fit._replace(mixture=fitted(kind=kind), kind=kind)
+        for kind in ("symmetric", "smooth", "sparse")
+    ]
+    left_out = [found.left_out(log_proba, target, weight, random_state) for found in [fit, *others]]
+
+    def gains(number: int, other: int = 0) -> np.ndarray:
+        gain = np.clip(left_out[number] - left_out[other], -_MOST_OF_A_LABEL, _MOST_OF_A_LABEL)
+        return gain if weights is None else gain * weights / weights.mean()
+
+    best = max(range(len(others)), key=lambda number: gains(number).mean())
+    of_sparse = gains(len(others), best)
+    if of_sparse.mean() >= -_ERRORS_OF_SPARSE * of_sparse.std() / np.sqrt(len(labels)):
+        return others[-1]
+    found = [fit, *others][best]
+    return fit if found.kind == "smooth" and not smooth else found
 
 
 def fit_mixture(
@@ -203,7 +213,7 @@ def fit_mixture(
         Whether EM starts from clusters of the predictions as well.
     keep_names : bool, default=False
         Whether EM begins with `starts` only, and the classes have their names.
-    kinds : sequence of {"free", "balanced", "sparse", "smooth"}, default=("free",)
+    kinds : sequence of {"free", "balanced", "sparse", "symmetric", "smooth"}, default=("free",)
         EM runs once for each of them, as `fit_noisy_mixture` describes it.
 
     Returns
@@ -271,13 +281,15 @@ def fit_noisy_mixture(
         EM stops when no entry of the matrix changes by more.
     keep_names : bool, default=False
         Whether the classes have the names of those that EM starts from.
-    kind : {"free", "balanced", "sparse", "smooth"}, default="free"
+    kind : {"free", "balanced", "sparse", "symmetric", "smooth"}, default="free"
         With "balanced" the classes are as frequent as their labels, so that as many labels come to
         a class as leave it, and the rates of wrong labels are shrunk to that of all, by twenty
         labels. With "sparse" two labels are taken off each count of wrong labels as well, or all
         that there are, and one wrong label in fifty is spread evenly. What is taken off grows to
-        two in five steps. With "smooth" as many labels are added to each count of wrong ones as
-        make the counts most likely (see `_most_likely_strength`).
+        two in five steps. With "symmetric" they are taken off the sum of both counts of a pair of
+        classes: as many labels are taken to go to the one as come from it, as where classes are
+        hard to tell apart for those who label. With "smooth" as many labels are added to each count
+        of wrong ones as make the counts most likely (see `_most_likely_strength`).
 
     Returns
     -------
@@ -299,7 +311,8 @@ def fit_noisy_mixture(
             strength = _most_likely_strength(counts, pseudo_count / n_classes)
             return _with_shrunk_rates(counts, counts + strength)
         taken_off = _LABELS_TAKEN_OFF * min(1.0, step / _STEPS_TO_SPARSITY)
-        return _with_shrunk_rates(counts, np.maximum(counts - taken_off, 0.0), spread=_SPREAD)
+        wrong = counts if kind == "sparse" else counts + counts.T
+        return _with_shrunk_rates(counts, np.maximum(wrong - taken_off, 0.0), spread=_SPREAD)
 
     for step in range(max_iter):
         last, transition = transition, matrix_of(responsibility @ identity[target], step)
@@ -310,7 +323,7 @@ def fit_noisy_mixture(
         responsibility += np.log(transition)[:, target]
         _softmax(responsibility)
         responsibility *= weight
-        is_sparse = kind != "sparse" or step > _STEPS_TO_SPARSITY
+        is_sparse = kind not in ("sparse", "symmetric") or step > _STEPS_TO_SPARSITY
         if is_sparse and np.abs(transition - last).max() < tol:
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)
@@ -437,7 +450,7 @@ def _most_likely_strength(counts: np.ndarray, least: float) -> float:
     ----------
     counts : ndarray of shape (true, observed)
     least : float
-        What to choose from besides one to a thousand labels.
+        What to choose from besides a hundredth to a thousand labels.
     """
     n_others = len(counts) - 1
     wrong = counts[~np.eye(len(counts), dtype=bool)].reshape(-1, n_others)

@@ -37,8 +37,8 @@ from sknoisy._transition.mixture import (
     fit_mixture,
     heaviest_diagonal,
     hellinger_roots,
+    most_likely_kind,
     recount,
-    simpler_unless_behind,
 )
 
 _CALIBRATION_ELEMENTS = 200_000
@@ -463,7 +463,7 @@ def mixture_start(
     observed labels wins: clusters merge when classes are many, predicted classes blur when the
     noise is heavy, and no one start serves both. With three to 49 classes, and below 2000 rows or
     with some of each class (see `are_few_rows`), it is fitted with balanced classes as well, and
-    from the best of these a sparse or a smooth mixture, which is taken unless it is behind.
+    from the best of these a sparse, a symmetric and a smooth mixture (see `most_likely_kind`).
 
     Parameters
     ----------
@@ -472,7 +472,7 @@ def mixture_start(
         Encoded observed labels.
     weight : ndarray of shape (n_samples,), default=None
     smooth : bool, default=True
-        Whether a smooth mixture is sought. It has no entry that is zero, and seems to have more
+        Whether a smooth mixture may be taken. It has no entry that is zero, and seems to have more
         parameters than it has where these are counted.
     random_state : int or None, default=None
 
@@ -490,9 +490,8 @@ def mixture_start(
             return of_all_rows(fit, log_proba, target, weight)
         kinds = ("free", "balanced")
         fit = fit_mixture(log_proba, target, weight, random_state=random_state, kinds=kinds)
-        simpler = ["sparse", "smooth"] if smooth else ["sparse"]
-        fit = simpler_unless_behind(
-            fit, log_proba, target, weight, kinds=simpler, random_state=random_state
+        fit = most_likely_kind(
+            fit, log_proba, target, weight, smooth=smooth, random_state=random_state
         )
         return of_all_rows(fit, log_proba, target, weight)
 

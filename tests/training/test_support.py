@@ -208,6 +208,16 @@ def test_plain_training_that_ended_by_itself_does_not_go_on(in_doubt):
     assert [row["noise_model"] for row in model.selection_].count(None) == 1
 
 
+def test_plain_training_does_not_go_on_where_nothing_else_can_be_kept(hard, monkeypatch):
+    X, y, _, _ = hard
+    monkeypatch.setattr(selection, "ERRORS_OF_NOISE_MODELS", 1e6)
+    model = NoisyLabelClassifier(max_epochs=5, random_state=0).fit(X, y)
+    assert [row["noise_model"] for row in model.selection_].count(None) == 2
+    monkeypatch.setattr(trainer, "_MUCH_NOISE", 1.0)
+    model.fit(X, y)
+    assert [row["noise_model"] for row in model.selection_].count(None) == 1
+
+
 def test_longer_plain_training_that_is_no_better_is_not_compared_with(hard, monkeypatch):
     X, y, _, _ = hard
     compared = []

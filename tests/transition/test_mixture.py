@@ -15,11 +15,12 @@ from sknoisy._transition.mixture import (
     fit_noisy_mixture,
     heaviest_diagonal,
     most_likely_classes,
+    most_likely_kind,
     recount,
-    simpler_unless_behind,
 )
 from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import (
+    block_transition,
     corrupt_labels,
     pair_transition,
     permutation_transition,
@@ -274,9 +275,26 @@ def test_sparse_rows_have_two_labels_less_of_each_wrong_one():
     assert_allclose(wrong, 0.98 * np.array([30, 4, 0]) / 34 + 0.02 / 3, atol=1e-6)
 
 
-@pytest.mark.parametrize("spread", ["few", "some", "all"])
+def test_symmetric_rows_have_two_labels_less_of_both_ways_between_two_classes():
+    counts = np.array([[60, 30, 6, 4], [20, 70, 6, 4], [1, 9, 90, 0], [0, 0, 0, 100]])
+    y = np.repeat(np.arange(4), 100)
+    observed = np.repeat(np.tile(np.arange(4), 4), counts.ravel())
+    scores = 100.0 * np.eye(4)[y] + np.random.default_rng(0).standard_normal((400, 4))
+    found = fit_noisy_mixture(scores, observed, y, 4, kind="symmetric").transition
+    both = np.array([[0, 48, 5, 2], [48, 0, 13, 2], [5, 13, 0, 0], [2, 2, 0, 0]])
+    shares = 0.98 * both / both.sum(axis=1, keepdims=True) + 0.02 * (1 - np.eye(4)) / 3
+    rates = (np.array([40, 30, 10, 0]) + 20 * 0.2) / (100 + 20)
+    assert_allclose(found, np.diag(1 - rates) + rates[:, None] * shares, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", ["one", "few", "some", "all"])
 def test_smooth_rows_have_the_strength_of_the_most_likely_dirichlet_distribution(spread):
-    others = {"few": [30, 0, 0, 0], "some": [18, 9, 2, 1], "all": [8, 7, 8, 7]}[spread]
+    others = {
+        "one": [30, 0, 0, 0],
+        "few": [20, 10, 0, 0],
+        "some": [18, 9, 2, 1],
+        "all": [8, 7, 8, 7],
+    }[spread]
     y = np.repeat(np.arange(5), 80)
     of_others = [np.roll(others, shift) for shift in range(5)]
     wrong = np.zeros((5, 5), dtype=int)
@@ -289,15 +307,15 @@ def test_smooth_rows_have_the_strength_of_the_most_likely_dirichlet_distribution
     def log_likelihood(strength):
         return sum(dirichlet_multinomial.logpmf(row, np.full(4, strength), 30) for row in of_others)
 
-    strengths = [0.1 / 5, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0]
+    strengths = [0.1 / 5, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0]
     strength = max(strengths, key=log_likelihood)
-    assert strength == {"few": 0.02, "some": 1.0, "all": 1000.0}[spread]
+    assert strength == {"one": 0.01, "few": 0.1, "some": 1.0, "all": 1000.0}[spread]
     expected = (wrong + strength) * (1 - np.eye(5))
     expected *= 0.375 / expected.sum(axis=1, keepdims=True)
     assert_allclose(found, expected + 0.625 * np.eye(5), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["free", "balanced", "sparse", "smooth"])
+@pytest.mark.parametrize("kind", ["free", "balanced", "sparse", "symmetric", "smooth"])
 def test_every_kind_finds_that_there_is_no_noise(kind):
     scores, observed, _ = sample(np.eye(4), 120, distance=50.0)
     found = fit_noisy_mixture(scores, observed, nearest(scores), 4, kind=kind)
@@ -312,55 +330,78 @@ def predictions(transition, n_samples, seed):
     return np.log(clean @ transition + 1e-6), observed, y
 
 
-@pytest.mark.parametrize("noise", ["pair", "permutation"])
-def test_with_few_rows_of_a_sparse_matrix_the_sparse_mixture_is_nearer(noise):
-    transition = {
-        "pair": pair_transition(6, 0.3),
-        "permutation": permutation_transition([1, 2, 0, 4, 5, 3], 0.4),
-    }[noise]
-    errors = []
+@pytest.mark.parametrize(
+    ("kind", "transition", "n_rows"),
+    [
+        ("sparse", pair_transition(6, 0.3), 240),
+        ("sparse", permutation_transition([1, 2, 0, 4, 5, 3], 0.4), 240),
+        ("symmetric", block_transition([0, 0, 0, 1, 1, 1], 0.4), 240),
+        ("smooth", uniform_transition(6, 0.5), 300),
+    ],
+    ids=["pair", "permutation", "groups", "uniform"],
+)
+def test_the_mixture_of_the_kind_of_the_noise_is_taken_and_is_nearer(kind, transition, n_rows):
+    kinds, errors = [], []
     for seed in range(6):
-        log_proba, observed, _ = predictions(transition, 240, seed)
+        log_proba, observed, _ = predictions(transition, n_rows, seed)
         free = fit_mixture(log_proba, observed, random_state=0)
-        found = simpler_unless_behind(free, log_proba, observed, random_state=0)
-        assert found.kind == "sparse"
+        found = most_likely_kind(free, log_proba, observed, random_state=0)
+        kinds.append(found.kind)
         errors.append(
             [transition_matrix_error(fit.mixture.transition, transition) for fit in (found, free)]
         )
-    sparse, dense = np.mean(errors, axis=0)
-    assert sparse < 0.85 * dense
+    assert kinds.count(kind) >= 4
+    of_kind, dense = np.mean(errors, axis=0)
+    assert of_kind < 0.85 * dense
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_where_labels_go_everywhere_the_smooth_mixture_is_taken_and_is_nearer(seed):
-    transition = uniform_transition(6, 0.5)
-    log_proba, observed, _ = predictions(transition, 300, seed)
-    free = fit_mixture(log_proba, observed, random_state=0)
-    found = simpler_unless_behind(free, log_proba, observed, random_state=0)
-    assert found.kind == "smooth"
-    smooth, rough = (
-        transition_matrix_error(fit.mixture.transition, transition) for fit in (found, free)
-    )
-    assert smooth < 0.7 * rough
-
-
-def test_what_explains_labels_clearly_better_than_simpler_mixtures_is_kept(monkeypatch):
+@pytest.mark.parametrize(
+    ("likeliest", "sparse", "smooth", "expected"),
+    [
+        ("free", -3.0, True, "free"),
+        ("free", -0.5, True, "sparse"),
+        ("symmetric", -3.0, True, "symmetric"),
+        ("symmetric", -0.5, True, "sparse"),
+        ("smooth", -3.0, True, "smooth"),
+        ("smooth", -3.0, False, "free"),
+        ("sparse", 0.0, False, "sparse"),
+    ],
+)
+def test_the_likeliest_kind_is_taken_or_the_simplest_within_a_standard_error(
+    likeliest, sparse, smooth, expected, monkeypatch
+):
     log_proba, observed, _ = predictions(pair_transition(6, 0.3), 240, 0)
     free = fit_mixture(log_proba, observed, random_state=0)
-    monkeypatch.setattr(
-        MixtureFit, "left_out", lambda fit, *args: np.r_[np.full(240, float(fit.kind == "free"))]
-    )
-    found = simpler_unless_behind(free, log_proba, observed, random_state=0)
-    assert found.mixture is free.mixture
+    varied = np.tile([-1.0, 1.0], 120)  # a standard deviation of one
+
+    def left_out(fit, *args):
+        if fit.kind == "sparse":
+            return 1.0 + varied + sparse / np.sqrt(240)
+        return np.full(240, float(fit.kind == likeliest or likeliest == "sparse"))
+
+    monkeypatch.setattr(MixtureFit, "left_out", left_out)
+    found = most_likely_kind(free, log_proba, observed, smooth=smooth, random_state=0)
+    assert found.kind == expected
 
 
-def test_fewer_than_ten_rows_a_class_have_no_simpler_mixture():
+def test_no_label_counts_for_more_than_one_nat(monkeypatch):
+    log_proba, observed, _ = predictions(pair_transition(6, 0.3), 240, 0)
+    free = fit_mixture(log_proba, observed, random_state=0)
+    some = np.arange(240) < 24
+    gains = {"free": 0.0, "smooth": np.where(some, -20.0, 0.2), "sparse": -1.0, "symmetric": -1.0}
+    monkeypatch.setattr(MixtureFit, "left_out", lambda fit, *args: gains[fit.kind] + np.zeros(240))
+    assert most_likely_kind(free, log_proba, observed).kind == "smooth"
+    weight = np.where(some, 3.0, 1.0)  # each counts for three rows: now they decide
+    assert most_likely_kind(free, log_proba, observed, weight).kind == "free"
+
+
+def test_fewer_than_ten_rows_a_class_have_no_other_mixture():
     log_proba, observed, _ = predictions(pair_transition(5, 0.3), 49, 0)
     free = fit_mixture(log_proba, observed)
-    assert simpler_unless_behind(free, log_proba, observed) is free
+    assert most_likely_kind(free, log_proba, observed) is free
 
 
-def test_the_test_of_simpler_mixtures_takes_weight_two_for_the_row_twice():
+def test_labels_of_no_weight_teach_nothing_where_labels_are_left_out():
     log_proba, observed, _ = predictions(pair_transition(5, 0.3), 200, 0)
     free = fit_mixture(log_proba, observed)
     left_out = free.left_out(log_proba, observed, None, 0)

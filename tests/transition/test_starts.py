@@ -187,7 +187,7 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
     ]
     remaining = iter(fits)
     monkeypatch.setattr(mixture, "fit_noisy_mixture", lambda *a, **k: next(remaining))
-    monkeypatch.setattr(starts, "simpler_unless_behind", lambda fit, *a, **k: fit)
+    monkeypatch.setattr(starts, "most_likely_kind", lambda fit, *a, **k: fit)
     log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
     found = mixture_start(log_proba, observed, random_state=0)
     assert found.transition is fits[best].transition
@@ -221,7 +221,8 @@ def test_restricted_mixtures_are_for_some_rows_and_classes(
     random = np.random.default_rng(0)
     log_proba = log_softmax(random.standard_normal((n_rows, n_classes)), axis=1)
     mixture_start(log_proba, random.integers(0, n_classes, n_rows), random_state=0)
-    assert set(kinds) - {"smooth"} == ({"free", "balanced", "sparse"} if restricted else {"free"})
+    all_kinds = {"free", "balanced", "sparse", "symmetric", "smooth"}
+    assert set(kinds) == (all_kinds if restricted else {"free"})
 
 
 def test_mixture_of_many_rows_is_fitted_to_some_and_counted_on_all(monkeypatch):
