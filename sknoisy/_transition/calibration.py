@@ -39,7 +39,7 @@ _FEW_ROWS_PER_ENTRY = 4
 _FEW_ROWS_PER_CLASS = 100
 
 #: With fewer of them a simpler matrix may be nearer to the true one than the likeliest one.
-SOME_ROWS = 40, 400
+SOME_ROWS = 100, 1000
 
 #: Labels that the common rate stands for in each row of the matrix, the most cautious first.
 _STRENGTHS = (4000.0, 1000.0, 320.0, 160.0, 80.0, 40.0, 20.0)
@@ -51,6 +51,7 @@ _ERRORS_OF_UNIFORM = 3.0
 _FIRST_RATE = 0.4
 _LABELS_OF_RATE = 100.0
 _POWER = 3.0
+_POWER_OF_BOTH = 1.5
 _SPREAD = 0.05
 _STEPS_TO_POWER = 10
 _STEPS_OF_SHARPNESS = 5
@@ -420,6 +421,7 @@ def fit_sparse_noise(
     weight: np.ndarray | None = None,
     *,
     balanced: bool = False,
+    symmetric: bool = False,
 ) -> Recalibration:
     """Fit sharpness and a matrix of classes that turn into one wrong label each, for the most part.
 
@@ -443,11 +445,16 @@ def fit_sparse_noise(
         give the rows of one class to another one, whose wrong labels the labels of these rows then
         seem to be; so it confirms the matrix, unless the first class gets its rows back. The
         shares are those of the true classes where as many labels come to a class as leave it.
+    symmetric : bool, default=False
+        Whether classes are confused with one another: as many labels go from one to the other as
+        come from there. The counts of both are added, and the power rises to one and a half, so
+        that a class may be confused with some others.
     """
     n_classes = log_proba.shape[1]
     transition, evenly = uniform_noise(_FIRST_RATE, n_classes), uniform_noise(1.0, n_classes)
     share = np.bincount(target, weight, n_classes) + 1.0
     share, offset, last = share / share.sum(), np.zeros(n_classes), -np.inf
+    power = _POWER_OF_BOTH if symmetric else _POWER
     for step in range(_MOST_SPARSE_STEPS):
         if step % _STEPS_OF_SHARPNESS == 0:
             fit = sharpen(log_proba + offset, np.log(transition).T[target], weight)
@@ -464,8 +471,10 @@ def fit_sparse_noise(
         rate = 1.0 - right.sum() / mass.sum()
         rates = (mass - right + _LABELS_OF_RATE * rate) / (mass + _LABELS_OF_RATE)
         np.fill_diagonal(counts, 0.0)
+        if symmetric:
+            counts += counts.T
         wrong = floored(counts / np.maximum(counts.max(axis=1, keepdims=True), 1e-300))
-        wrong **= 1.0 + (_POWER - 1.0) * min(1.0, step / _STEPS_TO_POWER)
+        wrong **= 1.0 + (power - 1.0) * min(1.0, step / _STEPS_TO_POWER)
         wrong = (1.0 - _SPREAD) * wrong / wrong.sum(axis=1, keepdims=True) + _SPREAD * evenly
         np.fill_diagonal(wrong, 0.0)
         wrong /= wrong.sum(axis=1, keepdims=True)

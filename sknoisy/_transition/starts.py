@@ -50,6 +50,7 @@ _SMALLEST_TRANSITION = 1e-12
 _POWERS = (1.0, 1.5, 2.0, 3.0)
 _RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _SPREAD = 0.05
+_ERRORS_OF_SYMMETRIC = 1.0
 
 
 class Estimate(NamedTuple):
@@ -390,7 +391,9 @@ def sparse_start(
     """Return the matrix of classes that turn into one wrong label each, for the most part.
 
     With few rows of a class the labels cannot tell all entries of its row; if there is one label
-    that it turns into, they can tell that one (see `fit_sparse_noise`).
+    that it turns into, they can tell that one (see `fit_sparse_noise`). The matrix of classes that
+    are confused with one another is returned if the labels whose likelihood is of interest are
+    likelier beside it by a standard error.
 
     Parameters
     ----------
@@ -412,8 +415,9 @@ def sparse_start(
     -------
     Estimate
     """
-    with threads_for_classes(log_proba.shape[1]):
-        fit = partial(fit_sparse_noise, balanced=balanced)
+
+    def estimate(symmetric: bool) -> Estimate:
+        fit = partial(fit_sparse_noise, balanced=balanced, symmetric=symmetric)
         if judged is None:
             left_out = _left_out(fit, log_proba, target, weight, random_state)
             return _judged(fit(log_proba, target, weight), weight, left_out)
@@ -424,6 +428,16 @@ def sparse_start(
         log_column = np.log(found.transition).T[target[judged]]
         left_out = sharpen(log_proba[judged] + found.offset, log_column).log_likelihood
         return _judged(found, weights, left_out)
+
+    with threads_for_classes(log_proba.shape[1]):
+        directed, symmetric = estimate(False), estimate(True)
+    assert directed.left_out is not None and symmetric.left_out is not None
+    gains = symmetric.left_out - directed.left_out
+    if weight is not None:
+        of_gains = weight if judged is None else weight[judged]
+        gains *= of_gains / of_gains.mean()
+    is_ahead = gains.mean() > _ERRORS_OF_SYMMETRIC * gains.std() / np.sqrt(len(gains))
+    return symmetric if is_ahead else directed
 
 
 def _left_out(

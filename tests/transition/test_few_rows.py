@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
 from sknoisy._transition.calibration import (
@@ -14,7 +14,7 @@ from sknoisy._transition.calibration import (
 )
 from sknoisy._transition.starts import sparse_start
 from sknoisy.metrics import transition_matrix_error
-from sknoisy.noise import corrupt_labels, pair_transition, uniform_transition
+from sknoisy.noise import block_transition, corrupt_labels, pair_transition, uniform_transition
 
 K = 20
 
@@ -52,6 +52,31 @@ def test_one_wrong_label_a_class_is_found_from_twenty_rows(seed):
     wrong = sparse.transition - np.diag(np.diag(sparse.transition))
     assert np.mean(wrong.argmax(axis=1) == (np.arange(K) + 1) % K) >= 0.9
     assert_allclose(sparse.transition.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("judged", [None, np.arange(K * 40) % 7 == 0], ids=["in turn", "named"])
+def test_groups_of_classes_are_found_that_are_confused_with_one_another(seed, judged):
+    transition = block_transition(np.arange(K) // 3, 0.4)
+    log_proba, observed = few_rows(transition, 40, seed=seed)
+    found = sparse_start(log_proba, observed, judged=judged, random_state=seed)
+    rows = slice(None) if judged is None else ~judged
+    directed = fit_sparse_noise(log_proba[rows], observed[rows])
+    symmetric = fit_sparse_noise(log_proba[rows], observed[rows], symmetric=True)
+    assert_array_equal(found.transition, symmetric.transition)
+    assert error(found, transition) < 0.75 * error(directed, transition)
+    assert_allclose(found.transition.sum(axis=1), 1.0)
+
+
+def test_weights_count_where_groups_of_classes_are_judged():
+    confused, rotated = block_transition(np.arange(K) // 3, 0.4), pair_transition(K, 0.4)
+    of_groups, of_pairs = few_rows(confused, 40, seed=0), few_rows(rotated, 40, seed=1)
+    rows = [np.concatenate(both) for both in zip(of_groups, of_pairs, strict=True)]
+    for first, transition in ((20.0, confused), (0.05, rotated)):
+        weight = np.repeat([first, 1.0], K * 40)
+        judged = np.arange(len(weight)) % 5 == 0
+        found = sparse_start(*rows, weight, judged=judged, random_state=0)
+        assert error(found, transition) < 0.25
 
 
 def test_sharpness_and_rate_are_fitted_with_it():

@@ -201,8 +201,8 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
         (200, 2, False),
         (1999, 3, True),
         (2000, 3, False),
-        (2000, 10, True),
-        (3600, 10, False),
+        (8999, 10, True),
+        (9000, 10, False),
         (600, 49, True),
         (600, 50, False),
     ],
@@ -210,7 +210,7 @@ def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
 def test_restricted_mixtures_are_for_some_rows_and_classes(
     monkeypatch, n_rows, n_classes, restricted
 ):
-    """Below 2000 rows or 40 for each entry of the matrix, and three to 49 classes."""
+    """Below 2000 rows or 100 for each entry of the matrix, and three to 49 classes."""
     kinds = []
 
     def spy(scores, target, classes, n_classes, **kwargs):
