@@ -74,9 +74,8 @@ class NoiseEstimator:
     supported : ndarray of bool of shape (n_classes,)
         Classes with enough observed labels for an estimate of their noise, or with checked ones.
     optimism : float
-        By how much the last sparse or calibrated estimate explains a label better that it was
-        estimated from, where that was measured: beside the baseline with few rows of which each
-        part is held out in turn, and beside a jointly trained network. Zero where it was not.
+        By how much the last estimate from a jointly trained network, if it is sparse or calibrated,
+        explains a label better that it was estimated from; zero before there is one.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class NoiseEstimator:
             found["hard"] = self.estimate(hard_start, predict)
         elif self.config.select_noise_model:
             gain = mixture.log_likelihood - simple.log_likelihood
-            if gain <= self.penalty("mixture", mixture.transition) - simple.optimism:
+            if gain <= self.penalty("mixture", mixture.transition):
                 del found["mixture"]
         return found
 
@@ -267,7 +266,7 @@ class NoiseEstimator:
 
         By half for each free entry, here those that stand for at least one label. Nothing where no
         labels that judge, or few of them, were among those of the estimate, or it was shrunk; for
-        a sparse or calibrated one it was measured, if at all.
+        a sparse or calibrated one from a jointly trained network it was measured.
         """
         if self.config.hold_out or start == "array":
             return 0.0

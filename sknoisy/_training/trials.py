@@ -48,8 +48,6 @@ class TrialsOfStarts(BaseTrainer):
             return []
         began, self.estimator.optimism = time.perf_counter(), 0.0
         estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
-        if not self.config.hold_out and "calibrated" in estimates:
-            self.estimator.optimism = estimates["calibrated"].optimism
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:

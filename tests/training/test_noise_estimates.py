@@ -99,10 +99,10 @@ def test_the_mixture_of_the_jointly_trained_network_is_an_estimate_where_rows_ar
 def test_a_start_pays_for_its_entries_where_it_saw_the_labels_that_judge(
     early_stopping, monkeypatch
 ):
-    """With rows held out for good few were seen; of the calibrated start it may be measured."""
+    """With rows held out for good few of them were seen; the calibrated start is shrunk."""
     starts = {"calibrated": pair_transition(3, 0.1), "mixture": uniform_transition(3, 0.3)}
     for name, start in starts.items():
-        found = Estimate(start, {"calibrated": -1.0, "mixture": -0.5}[name], optimism=0.03)
+        found = Estimate(start, {"calibrated": -1.0, "mixture": -0.5}[name])
         monkeypatch.setattr(noise_estimates, f"{name}_start", lambda *a, f=found, **k: f)
     for name in ("confident", "hard"):
         monkeypatch.setattr(
@@ -117,9 +117,7 @@ def test_a_start_pays_for_its_entries_where_it_saw_the_labels_that_judge(
     monkeypatch.setattr(Trainer, "_candidate", record)
     fit(*blobs(), max_epochs=2, early_stopping=early_stopping)
     # Six entries of more than a label each, half a label for each of them, of 120.
-    expected = {None: 0.0, "calibrated": 0.03, "mixture": 3 / 120}
-    if early_stopping:
-        expected = dict.fromkeys(expected, 0.0)
+    expected = {None: 0.0, "calibrated": 0.0, "mixture": 0.0 if early_stopping else 3 / 120}
     paid = {c.start: c.penalty for c in made if c.start in expected}
     assert {None, "calibrated"} <= paid.keys()
     assert early_stopping or "mixture" in paid

@@ -447,7 +447,7 @@ def test_starts_that_are_all_but_the_same_are_one(monkeypatch, spy, early_stoppi
 
 
 @pytest.mark.parametrize("early_stopping", [True, "auto"])
-@pytest.mark.parametrize(("rate", "trained"), [(0.004, False), (0.03, True)])
+@pytest.mark.parametrize(("rate", "trained"), [(0.004, False), (0.06, True)])
 def test_starts_that_say_no_noise_are_not_trained_from(
     monkeypatch, spy, early_stopping, rate, trained
 ):
