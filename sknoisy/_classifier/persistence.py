@@ -152,7 +152,7 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     >>> from sklearn.datasets import load_iris
     >>> from sknoisy import NoisyLabelClassifier, load_model, save_model
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, random_state=0).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_model(classifier, Path(folder) / "model.skops")
     ...     loaded = load_model(Path(folder) / "model.skops")

@@ -132,7 +132,7 @@ def label_quality(
     >>> X, y = load_digits(return_X_y=True)
     >>> X, y = X[:800] / 16, y[:800]
     >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
-    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y_observed)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, random_state=0).fit(X, y_observed)
     >>> quality = label_quality(classifier, X, y_observed)
     >>> bool(quality[y_observed != y].mean() < 0.1 < 0.9 < quality[y_observed == y].mean())
     True
@@ -260,7 +260,7 @@ def find_label_issues(
     >>> X, y = load_digits(return_X_y=True)
     >>> X, y = X[:800] / 16, y[:800]
     >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
-    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y_observed)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, random_state=0).fit(X, y_observed)
     >>> issues = find_label_issues(classifier, X, y_observed)
     >>> bool(abs(issues.noise_rate - 0.4) < 0.05)
     True

@@ -112,7 +112,7 @@ def next_labels(
     >>> X, y = load_digits(return_X_y=True)
     >>> X, y = X[:800] / 16, y[:800]
     >>> y_observed = corrupt_labels(y, pair_transition(10, 0.2), random_state=0)
-    >>> classifier = NoisyLabelClassifier(random_state=0).fit(X, y_observed)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, random_state=0).fit(X, y_observed)
     >>> chosen = next_labels(classifier, X, y_observed, n=50)
     >>> bool((y_observed[chosen.indices] != y[chosen.indices]).mean() > 0.9)
     True

@@ -159,7 +159,7 @@ def transition_interval(
     >>> X, y = load_digits(return_X_y=True)
     >>> X, y = X[:800] / 16, y[:800]
     >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
-    >>> classifier = NoisyLabelClassifier(max_epochs=20, random_state=0)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, max_epochs=10, random_state=0)
     >>> interval = transition_interval(classifier, X, y_observed, cv=2)
     >>> bool(interval.lower[3, 4] < 0.4 < interval.upper[3, 4])
     True
@@ -343,7 +343,7 @@ def noise_test(
     >>> X, y = load_digits(return_X_y=True)
     >>> X, y = X[:800] / 16, y[:800]
     >>> y_observed = corrupt_labels(y, pair_transition(10, 0.4), random_state=0)
-    >>> classifier = NoisyLabelClassifier(max_epochs=20, random_state=0)
+    >>> classifier = NoisyLabelClassifier(lr=0.01, max_epochs=10, random_state=0)
     >>> bool(noise_test(classifier, X, y_observed, cv=2).pvalue < 0.01)
     True
     """

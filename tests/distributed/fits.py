@@ -117,7 +117,7 @@ def part_of(rank, bounds):
 def fit(rank, params, kind="plain", batch_size=16, bounds=None):
     """Fit a classifier, to rows of its own where bounds between the processes are given."""
     args, kwargs = arguments_of(kind, part_of(rank, bounds))
-    given = {"hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0} | params
+    given = {"hidden_layer_sizes": (6,), "max_epochs": 2, "random_state": 0} | params
     if given.get("module") is not None:
         del given["hidden_layer_sizes"]
     distributed = "auto" if bounds is None else "sharded"

@@ -30,17 +30,17 @@ FITS = {
     "answers": (SMALL, "answers"),
     "answers, folds": ({"select_noise_model": False}, "answers"),
     "answers, em": ({"method": "em", **SMALL}, "answers"),
-    "data set": ({"module": Normalised, **SMALL}, "data set"),
-    "tensors": (SMALL, "arrays"),
+    "data set": ({"module": Normalised, **SMALL, **TAKEN_FOR_GRANTED}, "data set"),
+    "tensors": ({**SMALL, **TAKEN_FOR_GRANTED}, "arrays"),
     "few rows of each": (
-        {"hidden_layer_sizes": (20,), "max_epochs": 2, **TAKEN_FOR_GRANTED},
+        {"hidden_layer_sizes": (20,), **TAKEN_FOR_GRANTED},
         "few rows of each",
     ),
-    "strings": (SMALL, "strings"),
+    "strings": ({**SMALL, **TAKEN_FOR_GRANTED}, "strings"),
     "sparse": ({"noise_model": None, **SMALL}, "sparse"),
     "batch norm": ({"module": Normalised, **SMALL}, "plain"),
     "clipping": (
-        {"callbacks": [GradientNormClipping(0.1), LRScheduler("StepLR", step_size=2)], **SMALL},
+        {"callbacks": [GradientNormClipping(0.1), LRScheduler("StepLR", step_size=1)], **SMALL},
         "plain",
     ),
     "weight decay": ({"optimizer__weight_decay": 0.1, **SMALL, **TAKEN_FOR_GRANTED}, "plain"),
@@ -84,13 +84,13 @@ def test_shards_are_the_rows_of_all_processes(two, name):
 @pytest.mark.parametrize("bounds", [None, [0, 3, 200, N]], ids=["rows of all", "shards"])
 @pytest.mark.parametrize("name", ["em", "answers", "data set"])
 def test_three_processes_of_which_some_have_no_row_in_a_batch(three, name, bounds):
-    params, kind = FITS[name]
+    params, kind = FITS[name][0] | {"max_epochs": 1}, FITS[name][1]
     check_equal(fit(0, params, kind, 3 * ODD), three.run(fit, params, kind, ODD, bounds))
 
 
 @pytest.mark.parametrize("bounds", [None, [0, 3, 100, 200, N]], ids=["rows of all", "shards"])
 def test_four_processes_are_one_with_four_batches(four, bounds):
-    params, kind = FITS["weights"]
+    params, kind = FITS["weights"][0] | {"max_epochs": 1}, FITS["weights"][1]
     check_equal(fit(0, params, kind, 4 * ODD), four.run(fit, params, kind, ODD, bounds))
 
 

@@ -56,9 +56,9 @@ def part_of_a_module():
 
 MODULES = {"scripted": scripted, "traced": traced, "part of a module": part_of_a_module}
 every_module = pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
-both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 METHODS = {
     "s": {},
+    "selected": {"select_noise_model": True, "early_stopping": True},
     "c": {"noise_model": "c"},
     "plain": {"noise_model": None},
     "em": {"method": "em", "max_em_iter": 3, "tol": 1.0},
@@ -69,14 +69,22 @@ METHODS = {
 }
 
 
+# How numbers are converted does not depend on the method.
+METHODS_AND_TYPES = [
+    *((method, "float32") for method in METHODS),
+    ("s", "float64"),
+    *(pytest.param(m, "float64", marks=pytest.mark.slow) for m in METHODS if m != "s"),
+]
+
+
 def classifier(module, **params):
-    params = {"max_epochs": 5, "lr": 0.01, "random_state": 0} | params
+    common = {"max_epochs": 3, "lr": 0.01, "select_noise_model": False, "random_state": 0}
+    params = common | params
     return NoisyLabelClassifier(module, **params)
 
 
-@both_types
 @every_module
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "dtype"), METHODS_AND_TYPES)
 def test_an_instance_is_trained_and_stays_as_it_was(make, method, dtype):
     module = seeded(make)
     before = copy.deepcopy(module.state_dict())

@@ -236,7 +236,7 @@ def test_other_data_and_modules_of_the_user_get_dense_batches():
 
 def test_pipelines_and_searches_over_texts_work():
     lines, topics, observed = texts()
-    model = make_pipeline(HashingVectorizer(), classifier(max_epochs=15))
+    model = make_pipeline(HashingVectorizer(), classifier())
     search = GridSearchCV(model, {"noisylabelclassifier__dropout": [0.0, 0.2]}, cv=2)
     assert search.fit(lines, observed).score(lines, topics) > 0.85
 

@@ -188,7 +188,7 @@ def hard():
     return X[:750], y[:750], X[750:], y[750:]
 
 
-@pytest.mark.parametrize("max_epochs", [20, 40])
+@pytest.mark.parametrize("max_epochs", [20, pytest.param(40, marks=pytest.mark.slow)])
 def test_plain_training_that_was_cut_short_goes_on_to_be_compared_with(hard, max_epochs):
     X, y, X_test, y_test = hard
     params = {"max_epochs": max_epochs, "random_state": 0}
