@@ -100,7 +100,6 @@ KINDS = {
 }
 # What would be learned in hundreds of passes, and is learned as well with longer steps.
 LEARNING_RATES = {
-    "hard, clean": 0.003,
     "few rows": 0.0025,
     "diabetes in quartiles": 0.003,
     "raw wine": 0.01,

@@ -458,7 +458,7 @@ def test_starts_that_say_no_noise_are_not_trained_from(
     assert ("s" in [row["stage"] for row in spy]) == trained
     # Plain training was not at its end, and went on to be compared with.
     kinds = [report["noise_model"] for report in estimator.selection_]
-    assert kinds == [None, *(["s", None] if trained else [])]
+    assert kinds[:3] == [None, *(["s", None] if trained else [])]
     # Not where the noise model is taken for granted.
     rows = len(spy)
     classifier(**params | {"select_noise_model": False}).fit(*blobs(300))
