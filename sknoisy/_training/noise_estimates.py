@@ -39,6 +39,7 @@ MANY_CLASSES = 100
 #: to be zero.
 MANY_CLASSES_FOR_A_START = 50
 FEWEST_CLASSES_TO_REFINE = 5
+FEWEST_CLASSES_FOR_STRUCTURE = 6
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
 #: Standard errors by which an estimate must be behind, beside the same predictions, to be left out.
@@ -74,8 +75,9 @@ class NoiseEstimator:
     supported : ndarray of bool of shape (n_classes,)
         Classes with enough observed labels for an estimate of their noise, or with checked ones.
     optimism : float
-        By how much the last estimate from a jointly trained network, if it is sparse or calibrated,
-        explains a label better that it was estimated from; zero before there is one.
+        By how much the last sparse or calibrated estimate explains a label better that it was
+        estimated from: measured for that of a jointly trained network, and before that by the
+        entries of the calibrated one, but zero with few classes or few rows of each.
     """
 
     def __init__(
@@ -118,11 +120,17 @@ class NoiseEstimator:
             found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
             found["confident"] = self.estimate(confident_start, predict)
             found["hard"] = self.estimate(hard_start, predict)
-        elif self.config.select_noise_model:
+        elif self.config.select_noise_model and not (mixture.is_simple and self.has_some_classes):
+            # One of few parameters explains less by itself, but is mostly nearer to the truth.
             gain = mixture.log_likelihood - simple.log_likelihood
-            if gain <= self.penalty("mixture", mixture.transition):
+            if gain <= self.of_entries(mixture.transition):
                 del found["mixture"]
         return found
+
+    @property
+    def has_some_classes(self) -> bool:
+        """Whether a class has so many others that most entries of its row may be zero."""
+        return int(self.supported.sum()) >= FEWEST_CLASSES_FOR_STRUCTURE
 
     @property
     def has_few_rows(self) -> bool:
@@ -265,18 +273,21 @@ class NoiseEstimator:
         """Return how much likelier a start makes the labels that it was estimated from.
 
         By half for each free entry, here those that stand for at least one label. Nothing where no
-        labels that judge, or few of them, were among those of the estimate, or it was shrunk; for
-        a sparse or calibrated one from a jointly trained network it was measured.
+        labels that judge, or few of them, were among those of the estimate; for a sparse or
+        calibrated one that is `optimism`.
         """
         if self.config.hold_out or start == "array":
             return 0.0
         if start in ("sparse", "calibrated"):
             return self.optimism
-        if not isinstance(transition, np.ndarray):
-            return 0.0
-        n_labels = transition * self.data.label_counts()[:, None]
-        free = (n_labels >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
-        return int(np.count_nonzero(free)) / (2 * len(self.data))
+        return self.of_entries(transition) if isinstance(transition, np.ndarray) else 0.0
+
+    def of_entries(self, transition: np.ndarray, shrunk_by: float = 0.0) -> float:
+        """Return half a label for each free entry; one that was shrunk is free by its own share."""
+        counts = self.data.label_counts()[:, None]
+        free = (transition * counts >= 1) & ~np.eye(self.data.n_classes, dtype=bool)
+        share = counts / np.maximum(counts + shrunk_by, 1.0)
+        return float((free * share).sum() / (2 * len(self.data)))
 
     def estimate(
         self, start: Callable[..., Any], predict: Predict, rows: np.ndarray | None = None

@@ -48,6 +48,8 @@ class TrialsOfStarts(BaseTrainer):
             return []
         began, self.estimator.optimism = time.perf_counter(), 0.0
         estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
+        if not self.config.hold_out and "calibrated" in estimates:
+            self._pay_for_shrunk_entries(estimates["calibrated"])
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:
@@ -64,6 +66,16 @@ class TrialsOfStarts(BaseTrainer):
         if "uniform" in starts and say_no_noise([starts["uniform"]]):
             del starts["uniform"]
         return list(starts.items())
+
+    def _pay_for_shrunk_entries(self, calibrated: Estimate) -> None:
+        """Let the calibrated start pay for what is free in its rows, if there are some classes.
+
+        Unless rows are few: then they are shrunk by as many labels as those that are left out ask
+        for.
+        """
+        estimator = self.estimator
+        if estimator.has_some_classes and not estimator.has_few_rows:
+            estimator.optimism = estimator.of_entries(calibrated.transition, calibrated.shrunk_by)
 
     def _predictor(self, plain: Candidate) -> Predict:
         """Return what the baseline says of given rows, or that of the fold that held them out."""

@@ -83,6 +83,8 @@ class Recalibration(NamedTuple):
         Log-likelihood of each label beside a matrix that was fitted to other ones.
     offset : ndarray of shape (true,)
         What was added to the log-probabilities of each class before they were sharpened.
+    shrunk_by : float
+        By how many labels each row of the matrix was shrunk to one rate.
     """
 
     sharpness: float
@@ -92,6 +94,7 @@ class Recalibration(NamedTuple):
     n_parameters: int = 1
     left_out: FloatArray | None = None
     offset: FloatArray | float = 0.0
+    shrunk_by: float = 0.0
 
     @property
     def posterior(self) -> FloatArray:
@@ -341,9 +344,10 @@ def shrunk_to_pooled_noise(
     weights = np.ones(len(target)) if weight is None else weight
 
     def with_strength(strength: float) -> Recalibration:
-        return recalibrate(
+        found = recalibrate(
             log_proba, target, pooled, weight=weight, pseudo_count=strength / n_classes
         )
+        return found._replace(shrunk_by=strength)
 
     def of_left_out(strengths: tuple[float, ...]) -> FloatArray:
         proba = np.exp(raise_to(log_proba, sharpness))

@@ -66,12 +66,18 @@ class Estimate(NamedTuple):
         Log-likelihood of each label beside a matrix that was estimated from others.
     optimism : float
         By how much it explains a label better that it was estimated from, if that was measured.
+    shrunk_by : float
+        By how many labels each of its rows was shrunk to one rate.
+    is_simple : bool
+        Whether it is a mixture of few wrong labels, or of classes that are confused.
     """
 
     transition: np.ndarray
     log_likelihood: float
     left_out: np.ndarray | None = None
     optimism: float = 0.0
+    shrunk_by: float = 0.0
+    is_simple: bool = False
 
 
 def _judged(
@@ -81,9 +87,9 @@ def _judged(
     assert found.transition is not None
     log_likelihood = float(np.average(found.log_likelihood, weights=weight))
     if left_out is None or len(left_out) != len(found.log_likelihood):
-        return Estimate(found.transition, log_likelihood, left_out)
+        return Estimate(found.transition, log_likelihood, left_out, shrunk_by=found.shrunk_by)
     optimism = log_likelihood - float(np.average(left_out, weights=weight))
-    return Estimate(found.transition, log_likelihood, left_out, optimism)
+    return Estimate(found.transition, log_likelihood, left_out, optimism, found.shrunk_by)
 
 
 def confusion_start(
@@ -517,11 +523,11 @@ def of_all_rows(
 
     Parameters are those of `mixture_start`, after the fit.
     """
-    mixture = fit.mixture
+    mixture, is_simple = fit.mixture, fit.kind in ("sparse", "symmetric")
     if len(fit.classes) == len(log_proba):
-        return Estimate(mixture.transition, mixture.log_likelihood)
+        return Estimate(mixture.transition, mixture.log_likelihood, is_simple=is_simple)
     transition = recount(mixture, fit.view(log_proba), target, weight=weight)
-    return Estimate(transition, mixture.log_likelihood)
+    return Estimate(transition, mixture.log_likelihood, is_simple=is_simple)
 
 
 def _matrix_of(

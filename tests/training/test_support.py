@@ -91,8 +91,8 @@ def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(
     asked = [(row["noise_model"], row["start"]) for row in model.selection_]
     timid = [(None, None), ("s", "timid"), ("c", "timid")]
     n_timid = 2 if noise_model == "s" else 3
-    assert asked[:n_timid] == timid[:n_timid]
-    assert asked[n_timid:] and all(start != "timid" for _, start in asked[n_timid:])
+    assert [row for row in asked if None in row or "timid" in row] == timid[:n_timid]
+    assert len(asked) > n_timid
 
 
 @pytest.fixture(scope="module")
