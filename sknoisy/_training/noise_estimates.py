@@ -209,6 +209,7 @@ class NoiseEstimator:
         unseen = np.isin(self._supported_rows(observed), self.unseen)
         if sparse or self.has_few_rows:
             start, rows = self._seeded(sparse_start), self.counted
+            start = partial(start, may_be_symmetric=self.has_some_classes)
             if self.config.hold_out:
                 start = partial(start, judged=unseen, apart=self.judges_apart)
                 rows = observed

@@ -390,6 +390,7 @@ def sparse_start(
     weight: np.ndarray | None = None,
     *,
     balanced: bool = False,
+    may_be_symmetric: bool = True,
     judged: np.ndarray | None = None,
     apart: bool = True,
     random_state: int | None = None,
@@ -410,6 +411,8 @@ def sparse_start(
     weight : ndarray of shape (n_samples,), default=None
     balanced : bool, default=False
         Whether the classes are as frequent as their labels.
+    may_be_symmetric : bool, default=True
+        Whether classes that are confused with one another are tried.
     judged : ndarray of bool of shape (n_samples,), default=None
         Rows whose likelihood is of interest. None: each part of the rows is left out in turn.
     apart : bool, default=True
@@ -436,7 +439,8 @@ def sparse_start(
         return _judged(found, weights, left_out)
 
     with threads_for_classes(log_proba.shape[1]):
-        directed, symmetric = estimate(False), estimate(True)
+        directed = estimate(False)
+        symmetric = estimate(True) if may_be_symmetric else directed
     assert directed.left_out is not None and symmetric.left_out is not None
     gains = symmetric.left_out - directed.left_out
     if weight is not None:

@@ -65,6 +65,10 @@ def test_groups_of_classes_are_found_that_are_confused_with_one_another(seed, ju
     symmetric = fit_sparse_noise(log_proba[rows], observed[rows], symmetric=True)
     assert_array_equal(found.transition, symmetric.transition)
     assert error(found, transition) < 0.75 * error(directed, transition)
+    found_directed = sparse_start(
+        log_proba, observed, may_be_symmetric=False, judged=judged, random_state=seed
+    )
+    assert_array_equal(found_directed.transition, directed.transition)
     assert_allclose(found.transition.sum(axis=1), 1.0)
 
 
