@@ -23,7 +23,6 @@ from sknoisy._stages.selection import (
 from sknoisy._training.noise_estimates import Predict, are_far
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
-from sknoisy._transition.trusted import trusted_counts
 
 _MOST_RECOUNTS = 5
 
@@ -431,28 +430,6 @@ class Trainer(TrialsOfStarts):
         log_likelihood = self.stages.unseen_log_likelihood(fold, transition)
         log_likelihood[candidate.rows] = candidate.log_likelihood
         candidate.judge(log_likelihood, self.data.weight)
-
-    # Checked labels
-
-    def _trusted_counts(self, observed: Candidate) -> np.ndarray:
-        """Return counts of true against observed classes of the rows whose label was checked.
-
-        Parameters
-        ----------
-        observed : Candidate
-            That knows no checked label.
-        """
-        data, rows = self.data, self.data.rows_trusted
-        proba = self._proba_of(observed, rows)
-        return trusted_counts(proba, data.target[rows], data.weight_of(rows))
-
-    def _proba_of(self, candidate: Candidate, rows: np.ndarray) -> np.ndarray:
-        """Return the mean of what the networks of all folds predict of some rows."""
-        proba = np.zeros((len(rows), self.data.n_classes))
-        for state in candidate.states:
-            self.stages.restore(state)
-            proba += np.exp(self._predict(rows).astype(np.float64))
-        return proba / len(candidate.states)
 
 
 def _says_much(start: Start) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 from sknoisy._net.summary import check_no_nan
 from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start, select
 from sknoisy._training.base import BaseTrainer
-from sknoisy._training.noise_estimates import Predict, all_but_the_same, say_no_noise
+from sknoisy._training.noise_estimates import Predict, all_but_the_same, are_far, say_no_noise
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
+from sknoisy._transition.trusted import trusted_counts
 
 _SHORT_TRAINING = 8  # one epoch for so many of the baseline
 _SHORTEST_TRAINING = 4
@@ -48,8 +49,8 @@ class TrialsOfStarts(BaseTrainer):
             return []
         began, self.estimator.optimism = time.perf_counter(), 0.0
         estimates = self.net.group.lead(self.estimator.estimates, self._predictor(plain))
-        if not self.config.hold_out and "calibrated" in estimates:
-            self._pay_for_shrunk_entries(estimates["calibrated"])
+        if not self.config.hold_out and {"calibrated", "mixture"} <= estimates.keys():
+            self._pay_for_shrunk_entries(estimates["calibrated"], estimates["mixture"])
         seconds = time.perf_counter() - began
         self.net.note(f"Start of the noise layer: {', '.join(estimates)}, in {seconds:.1f} s.")
         if "confident" in estimates:
@@ -67,14 +68,15 @@ class TrialsOfStarts(BaseTrainer):
             del starts["uniform"]
         return list(starts.items())
 
-    def _pay_for_shrunk_entries(self, calibrated: Estimate) -> None:
+    def _pay_for_shrunk_entries(self, calibrated: Estimate, mixture: Estimate) -> None:
         """Let the calibrated start pay for what is free in its rows, if there are some classes.
 
-        Unless rows are few: then they are shrunk by as many labels as those that are left out ask
-        for.
+        Where the mixture says something else: of two that are near, the shrunk one is mostly nearer
+        to the truth. And unless rows are few: then rows of the matrix are shrunk by as many labels
+        as those that are left out ask for.
         """
-        estimator = self.estimator
-        if estimator.has_some_classes and not estimator.has_few_rows:
+        estimator, differ = self.estimator, are_far(calibrated.transition, mixture.transition)
+        if differ and estimator.has_some_classes and not estimator.has_few_rows:
             estimator.optimism = estimator.of_entries(calibrated.transition, calibrated.shrunk_by)
 
     def _predictor(self, plain: Candidate) -> Predict:
@@ -225,3 +227,25 @@ class TrialsOfStarts(BaseTrainer):
             return gain > error * (ERRORS_OF_SIMPLEST if candidate.start == simplest else n_errors)
 
         return [candidate for candidate in tried if not is_behind(candidate)]
+
+    # Checked labels
+
+    def _trusted_counts(self, observed: Candidate) -> np.ndarray:
+        """Return counts of true against observed classes of the rows whose label was checked.
+
+        Parameters
+        ----------
+        observed : Candidate
+            That knows no checked label.
+        """
+        data, rows = self.data, self.data.rows_trusted
+        proba = self._proba_of(observed, rows)
+        return trusted_counts(proba, data.target[rows], data.weight_of(rows))
+
+    def _proba_of(self, candidate: Candidate, rows: np.ndarray) -> np.ndarray:
+        """Return the mean of what the networks of all folds predict of some rows."""
+        proba = np.zeros((len(rows), self.data.n_classes))
+        for state in candidate.states:
+            self.stages.restore(state)
+            proba += np.exp(self._predict(rows).astype(np.float64))
+        return proba / len(candidate.states)

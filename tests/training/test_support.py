@@ -208,14 +208,18 @@ def test_plain_training_that_ended_by_itself_does_not_go_on(in_doubt):
     assert [row["noise_model"] for row in model.selection_].count(None) == 1
 
 
-def test_plain_training_does_not_go_on_where_nothing_else_can_be_kept(hard, monkeypatch):
+def test_plain_training_does_not_go_on_where_nothing_else_can_be_kept(hard, monkeypatch, capsys):
     X, y, _, _ = hard
     monkeypatch.setattr(selection, "ERRORS_OF_NOISE_MODELS", 1e6)
-    model = NoisyLabelClassifier(max_epochs=5, random_state=0).fit(X, y)
+    model = NoisyLabelClassifier(max_epochs=5, random_state=0, verbose=1).fit(X, y)
     assert [row["noise_model"] for row in model.selection_].count(None) == 2
+    lines = capsys.readouterr().out.splitlines()
+    (note,) = (line for line in lines if line.startswith("Plain training was not at its end"))
+    assert lines[lines.index(note) + 1].split()[1] == "baseline"
     monkeypatch.setattr(trainer, "_MUCH_NOISE", 1.0)
     model.fit(X, y)
     assert [row["noise_model"] for row in model.selection_].count(None) == 1
+    assert "Plain training was not at its end" not in capsys.readouterr().out
 
 
 def test_longer_plain_training_that_is_no_better_is_not_compared_with(hard, monkeypatch):
