@@ -120,12 +120,17 @@ class NoiseEstimator:
             found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
             found["confident"] = self.estimate(confident_start, predict)
             found["hard"] = self.estimate(hard_start, predict)
-        elif self.config.select_noise_model and not (mixture.is_simple and self.has_some_classes):
+        elif self.config.select_noise_model and not (mixture.is_simple and self.can_tell_structure):
             # One of few parameters explains less by itself, but is mostly nearer to the truth.
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.of_entries(mixture.transition):
                 del found["mixture"]
         return found
+
+    @property
+    def can_tell_structure(self) -> bool:
+        """Whether a mixture is worth more than it explains; with few rows starts are refined."""
+        return self.has_some_classes and not self.has_few_rows
 
     @property
     def has_some_classes(self) -> bool:

@@ -76,7 +76,7 @@ class TrialsOfStarts(BaseTrainer):
         as those that are left out ask for.
         """
         estimator, differ = self.estimator, are_far(calibrated.transition, mixture.transition)
-        if differ and estimator.has_some_classes and not estimator.has_few_rows:
+        if differ and estimator.can_tell_structure:
             estimator.optimism = estimator.of_entries(calibrated.transition, calibrated.shrunk_by)
 
     def _predictor(self, plain: Candidate) -> Predict:
