@@ -106,9 +106,10 @@ def _passed(layer: nn.Module, row_shape: tuple[int, ...], name: str) -> Tensor:
     try:
         with torch.no_grad():
             return functional_call(layer, shapes, (rows,))
-    # What a layer of a file raises on such rows: shapes that do not match, a dimension that is not
-    # there, a setting of another type, no `forward`. All are refused, with the cause.
-    except (RuntimeError, IndexError, TypeError, NotImplementedError) as error:
+    # What a layer of a file raises on such rows: shapes that do not match or no `forward`, which
+    # is a RuntimeError too, a dimension that is not there, a setting of another type. All are
+    # refused, with the cause.
+    except (RuntimeError, IndexError, TypeError) as error:
         raise ValueError(
             f"The parts of the fitted classifier do not fit each other: {name} cannot be passed "
             f"rows of shape {row_shape}: {error}"

@@ -13,7 +13,7 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
-from sknoisy._transition.calibration import SOME_ROWS, are_few_rows
+from sknoisy._transition.calibration import SOME_ROWS, are_few_rows, mean_gain
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -36,7 +36,7 @@ MANY_CLASSES = 100
 #: The noise is estimated again from the network that was trained jointly, while rows times classes
 #: are not too many for memory: where starts are poor, as with few rows or from so many classes on;
 #: and to refine it where rows are not many, and there are classes enough for most entries of a row
-#: to be zero.
+#: to be zero. With a class more, matrices of few entries are sought and believed: fewer lose by it.
 MANY_CLASSES_FOR_A_START = 50
 FEWEST_CLASSES_TO_REFINE = 5
 FEWEST_CLASSES_FOR_STRUCTURE = 6
@@ -240,11 +240,9 @@ class NoiseEstimator:
         assert estimate.left_out is not None
         if other.left_out is None or len(other.left_out) != len(estimate.left_out):
             return True
-        gains = estimate.left_out - other.left_out
         weight = self.data.weight_of(self._supported_rows(self.unseen))
-        if weight is not None:
-            gains *= weight / weight.mean()
-        return bool(gains.mean() < -ERRORS_OF_ESTIMATES * gains.std() / np.sqrt(len(gains)))
+        gain, error = mean_gain(estimate.left_out - other.left_out, weight)
+        return bool(gain < -ERRORS_OF_ESTIMATES * error)
 
     @property
     def unseen(self) -> np.ndarray:

@@ -359,7 +359,8 @@ def shrunk_to_pooled_noise(
         best = _weakest_as_good(likelihoods, weights)
         return with_strength(_STRENGTHS[best])._replace(left_out=likelihoods[best])
     if may_be_uniform:
-        gain, error = _gains(of_left_out(_STRENGTHS[:2]), weights)
+        likelihoods = of_left_out(_STRENGTHS[:2])
+        gain, error = mean_gain(likelihoods - likelihoods[0], weights)
         if gain[1] < -_ERRORS_OF_UNIFORM * error[1]:
             return with_strength(_STRENGTHS[0])
     return with_strength(_STRENGTHS[-1])
@@ -407,16 +408,22 @@ def _left_out(
 
 def _weakest_as_good(left_out: FloatArray, weight: np.ndarray) -> int:
     """Return the last row of likelihoods that is within a standard error of the best one."""
-    gain, error = _gains(left_out, weight, int((left_out @ weight).argmax()))
+    gain, error = mean_gain(left_out - left_out[int((left_out @ weight).argmax())], weight)
     return int(np.flatnonzero(gain >= -error)[-1])
 
 
-def _gains(
-    left_out: FloatArray, weight: np.ndarray, other: int = 0
-) -> tuple[FloatArray, FloatArray]:
-    """Return by how much each row of likelihoods is above another one, and standard errors."""
-    gains = (left_out - left_out[other]) * weight / weight.mean()
-    return gains.mean(axis=1), gains.std(axis=1) / np.sqrt(left_out.shape[1])
+def mean_gain(gains: FloatArray, weight: np.ndarray | None) -> tuple[FloatArray, FloatArray]:
+    """Return the mean gain of a label, and its standard error.
+
+    Parameters
+    ----------
+    gains : ndarray of shape (..., n_samples)
+        By how much likelier each label is.
+    weight : ndarray of shape (n_samples,) or None
+    """
+    if weight is not None:
+        gains = gains * weight / weight.mean()
+    return gains.mean(axis=-1), gains.std(axis=-1) / np.sqrt(gains.shape[-1])
 
 
 def fit_sparse_noise(

@@ -27,10 +27,12 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
-from sknoisy._transition.calibration import parts
+from sknoisy._transition.calibration import mean_gain, parts
 from sknoisy._transition.counts import floored, soft_counts
 
 SMALLEST_LOG_PROBABILITY = -30.0
+#: Kinds of mixtures whose wrong labels go to few classes, of those of `fit_noisy_mixture`.
+SIMPLE_KINDS = "sparse", "symmetric"
 _MIXTURE_ROWS = (5_000, 20_000)
 _ROWS_PER_CLUSTER = 10
 _ELEMENTS_AT_ONCE = 2**22
@@ -178,13 +180,13 @@ def most_likely_kind(
     ]
     left_out = [found.left_out(log_proba, target, weight, random_state) for found in [fit, *others]]
 
-    def gains(number: int, other: int = 0) -> np.ndarray:
-        gain = np.clip(left_out[number] - left_out[other], -_MOST_OF_A_LABEL, _MOST_OF_A_LABEL)
-        return gain if weights is None else gain * weights / weights.mean()
+    def gain(number: int, other: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        of_labels = left_out[number] - left_out[other]
+        return mean_gain(np.clip(of_labels, -_MOST_OF_A_LABEL, _MOST_OF_A_LABEL), weights)
 
-    best = max(range(len(others)), key=lambda number: gains(number).mean())
-    of_sparse = gains(len(others), best)
-    if of_sparse.mean() >= -_ERRORS_OF_SPARSE * of_sparse.std() / np.sqrt(len(labels)):
+    best = max(range(len(others)), key=lambda number: gain(number)[0])
+    of_sparse, error = gain(len(others), best)
+    if of_sparse >= -_ERRORS_OF_SPARSE * error:
         return others[-1]
     found = [fit, *others][best]
     return fit if found.kind == "smooth" and not smooth else found
@@ -323,7 +325,7 @@ def fit_noisy_mixture(
         responsibility += np.log(transition)[:, target]
         _softmax(responsibility)
         responsibility *= weight
-        is_sparse = kind not in ("sparse", "symmetric") or step > _STEPS_TO_SPARSITY
+        is_sparse = kind not in SIMPLE_KINDS or step > _STEPS_TO_SPARSITY
         if is_sparse and np.abs(transition - last).max() < tol:
             break
     counts, log_likelihood = _counts(scores.T, target, weight, transition, *moments)

@@ -22,6 +22,7 @@ from sknoisy._transition.calibration import (
     are_few_rows,
     fit_pooled_noise,
     fit_sparse_noise,
+    mean_gain,
     parts,
     sharpen,
     shrunk_to_pooled_noise,
@@ -31,6 +32,7 @@ from sknoisy._transition.calibration import (
 )
 from sknoisy._transition.counts import expected_transition, soft_counts
 from sknoisy._transition.mixture import (
+    SIMPLE_KINDS,
     MixtureFit,
     capped_rows,
     fit_clusters,
@@ -440,14 +442,13 @@ def sparse_start(
 
     with threads_for_classes(log_proba.shape[1]):
         directed = estimate(False)
-        symmetric = estimate(True) if may_be_symmetric else directed
+        if not may_be_symmetric:
+            return directed
+        symmetric = estimate(True)
     assert directed.left_out is not None and symmetric.left_out is not None
-    gains = symmetric.left_out - directed.left_out
-    if weight is not None:
-        of_gains = weight if judged is None else weight[judged]
-        gains *= of_gains / of_gains.mean()
-    is_ahead = gains.mean() > _ERRORS_OF_SYMMETRIC * gains.std() / np.sqrt(len(gains))
-    return symmetric if is_ahead else directed
+    of_judged = weight if weight is None or judged is None else weight[judged]
+    gain, error = mean_gain(symmetric.left_out - directed.left_out, of_judged)
+    return symmetric if gain > _ERRORS_OF_SYMMETRIC * error else directed
 
 
 def _left_out(
@@ -527,11 +528,10 @@ def of_all_rows(
 
     Parameters are those of `mixture_start`, after the fit.
     """
-    mixture, is_simple = fit.mixture, fit.kind in ("sparse", "symmetric")
-    if len(fit.classes) == len(log_proba):
-        return Estimate(mixture.transition, mixture.log_likelihood, is_simple=is_simple)
-    transition = recount(mixture, fit.view(log_proba), target, weight=weight)
-    return Estimate(transition, mixture.log_likelihood, is_simple=is_simple)
+    mixture, transition = fit.mixture, fit.mixture.transition
+    if len(fit.classes) < len(log_proba):
+        transition = recount(mixture, fit.view(log_proba), target, weight=weight)
+    return Estimate(transition, mixture.log_likelihood, is_simple=fit.kind in SIMPLE_KINDS)
 
 
 def _matrix_of(

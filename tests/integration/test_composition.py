@@ -182,10 +182,7 @@ def test_a_parallel_search_gives_the_serial_result(backend, digits, serial):
 
 @pytest.mark.parametrize(
     "params",
-    [
-        {"dropout": 0.5, "max_epochs": 3, "select_noise_model": False},
-        {"module": Noisy, "max_epochs": 3, "select_noise_model": False},
-    ],
+    [{"dropout": 0.5, "max_epochs": 3}, {"module": Noisy, "max_epochs": 3}],
     ids=["MLP", "own"],
 )
 def test_fits_in_threads_do_not_disturb_each_other(params, digits):
