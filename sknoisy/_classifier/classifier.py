@@ -79,8 +79,8 @@ class NoisyLabelClassifier(
         on with what was chosen.
     method : {"direct", "em"}, default="direct"
         "direct" trains network and noise layer together by stochastic gradient descent. "em"
-        alternates posteriors of the true labels, a closed-form update of the matrix, and an
-        epoch of the network on soft targets; for ``noise_model="s"`` only.
+        alternates posteriors of the true labels, an update of the matrix towards its closed
+        form, and an epoch of the network on soft targets; for ``noise_model="s"`` only.
     transition_init : {"auto", "confusion", "hard_confusion", "cluster"} or array, default="auto"
         Where the noise layer starts, which decides what it finds.
 
@@ -106,8 +106,8 @@ class NoisyLabelClassifier(
     transition_prior : float, default=1.0
         How much the start counts as evidence against the training data: a Dirichlet prior
         around it that is worth so many times the training rows. It keeps the matrix from
-        drifting to the identity while the network memorises wrong labels. 0 is the
-        published method.
+        drifting to the identity while the network memorises wrong labels; with EM the matrix
+        moves the more slowly the larger it is. 0 is the published method.
     select_noise_model : bool, default=True
         Whether the noise model has to explain the observed labels of held-out rows clearly better
         than the same network without one; otherwise the result is that of ``noise_model=None``.

@@ -300,24 +300,6 @@ def feature_logit_gradient(
     return gradient.scatter_add_(2, index, responsibility.unsqueeze(2))
 
 
-def soft_target_log_likelihood(clean_log_proba: Tensor, posterior: Tensor) -> Tensor:
-    """Log-likelihood expected by the posterior, ``sum_i c_ti log p(y=i | x_t)``.
-
-    What the M-step for the network's weights w maximises.
-
-    Parameters
-    ----------
-    clean_log_proba : Tensor of shape (n, true)
-    posterior : Tensor of shape (n, true)
-        Soft targets c_ti, probabilities.
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
-    return (posterior * clean_log_proba).sum(dim=-1)
-
-
 def floor_transition(transition: Tensor, smallest: float) -> Tensor:
     """Raise every entry to at least `smallest` and normalise the rows.
 

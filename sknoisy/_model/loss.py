@@ -35,7 +35,6 @@ class Objective:
         target: Tensor,
         *,
         sample_weight: Tensor | None = None,
-        posterior: Tensor | None = None,
         true_label: Tensor | None = None,
         observed_label: Tensor | None = None,
     ) -> Tensor:
@@ -50,17 +49,12 @@ class Objective:
         target : Tensor of shape (n,)
             Encoded labels.
         sample_weight : Tensor of shape (n,), default=None
-        posterior : Tensor of shape (n, true), default=None
-            Soft targets; with them it is the M-step of the network, in which the noise layer
-            has no part.
         true_label : Tensor of shape (n,), default=None
             The true label of rows where it was checked, -1 elsewhere.
         observed_label : Tensor of shape (n,) or (n, m), default=None
             The label, or the answers, that the noise layer explains; -1 where there is none. None
             stands for `target`.
         """
-        if posterior is not None:
-            return -_mean(F.soft_target_log_likelihood(clean_log_proba, posterior), sample_weight)
         if noise is None:
             reduction = "mean" if sample_weight is None else "none"
             losses = functional.nll_loss(clean_log_proba, target, reduction=reduction)
@@ -83,7 +77,6 @@ class Objective:
         target: Tensor,
         *,
         sample_weight: Tensor | None = None,
-        posterior: Tensor | None = None,
         true_label: Tensor | None = None,
         observed_label: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
@@ -94,7 +87,7 @@ class Objective:
 
         Parameters
         ----------
-        noise, clean_log_proba, hidden, target, sample_weight, posterior, true_label, observed_label
+        noise, clean_log_proba, hidden, target, sample_weight, true_label, observed_label
             As for `loss`.
 
         Returns
@@ -107,10 +100,6 @@ class Objective:
         by_parameters : list of Tensor
             Derivatives with respect to what the noise layer learns.
         """
-        if posterior is not None:
-            likelihood = F.soft_target_log_likelihood(clean_log_proba, posterior)
-            gradient = _loss_gradient(posterior.clone(), sample_weight)
-            return -_mean(likelihood, sample_weight), gradient, None, []
         if noise is None:
             losses = functional.nll_loss(clean_log_proba, target, reduction="none")
             one_hot = torch.zeros_like(clean_log_proba).scatter_(1, target.unsqueeze(1), 1.0)

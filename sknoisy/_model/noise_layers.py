@@ -179,8 +179,8 @@ class NoiseLayer(nn.Module, ABC):
         """Return the one matrix of all rows (true, observed), an array in float64."""
         return self.in_double().transition().numpy()
 
-    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
-        """Replace the matrix by the likeliest one, the closed form of the M-step of EM.
+    def maximise(self, counts: np.ndarray, prior_weight: float, share: float = 1.0) -> None:
+        """Move the matrix to the likeliest one, the closed form of the M-step of EM.
 
         Parameters
         ----------
@@ -188,6 +188,9 @@ class NoiseLayer(nn.Module, ABC):
             Soft counts of true against observed classes.
         prior_weight : float
             Weight of `log_prior` next to the log-likelihood of these counts.
+        share : float, default=1.0
+            How far it goes. Any share of the way raises the expected likelihood, which is concave
+            in the matrix (generalised EM).
         """
         raise TypeError(f"The M-step of {type(self).__name__} has no closed form.")
 
@@ -356,10 +359,12 @@ class ClassTransition(NoiseLayer):
         )
 
     @torch.no_grad()
-    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
-        """Replace the matrix by the likeliest one; see `NoiseLayer`."""
+    def maximise(self, counts: np.ndarray, prior_weight: float, share: float = 1.0) -> None:
+        """Move the matrix to the likeliest one; see `NoiseLayer`."""
         prior = self.start.cpu().double().numpy() * (prior_weight / self.n_classes)
+        before = self._log_transition().exp().cpu().double().numpy()
         transition = expected_transition(counts + prior)
+        transition = (1.0 - share) * before + share * transition
         self.reset_transition(torch.from_numpy(transition).to(self.bias))
 
     @torch.no_grad()

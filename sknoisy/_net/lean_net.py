@@ -43,7 +43,7 @@ _OF_LOADING = (
     "timeout",
     "worker_init_fn",
 )
-_EXTRAS = ("sample_weight", "posterior", "true_label", "observed_label")
+_EXTRAS = ("sample_weight", "true_label", "observed_label")
 _NOISE_PARAMETERS = ("noise.bias", "noise.weight")
 
 
@@ -201,8 +201,7 @@ class LeanNet(NeuralNetClassifier):
     ) -> Tensor:
         """Return the mean negative log-likelihood of the observed labels.
 
-        With soft targets in the batch (the M-step) it is the expected one of the network. Held
-        out labels are judged by the likelihood alone.
+        Held-out labels are judged by the likelihood alone.
         """
         objective = self._objective if training else Objective()
         return objective.loss(self.network.noise, *y_pred, **self._labels(X, y_true))

@@ -20,6 +20,7 @@ from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._transition.counts import soft_counts
 
 _STEPS_WITH_THE_START = 80
+_SLOWER_BY_PRIOR = 20.0
 
 
 class ClosedFormSteps:
@@ -37,14 +38,25 @@ class ClosedFormSteps:
         The rows to train on; None stands for all.
     learn_transition : bool
         Whether the M-step updates the matrix.
+    share : float, default=1.0
+        How far the matrix goes from where it is to the likeliest one. The likelihood rises with any
+        share; a small one leaves the network time to learn before the matrix follows it, and it
+        follows less what the network has learned by heart.
     """
 
     def __init__(
-        self, net: SkorchNet, data: TrainingData, rows: np.ndarray | None, *, learn_transition: bool
+        self,
+        net: SkorchNet,
+        data: TrainingData,
+        rows: np.ndarray | None,
+        *,
+        learn_transition: bool,
+        share: float = 1.0,
     ) -> None:
         self.net = net
         self.n_classes = data.n_classes
         self.learn_transition = learn_transition
+        self.share = share
         self.dataset = data.dataset(rows)
         self.labels = data.labels(rows)
         self.true_labels = data.true_labels(rows)
@@ -54,15 +66,8 @@ class ClosedFormSteps:
         if data.answers is not None and data.learns_from_answers:
             self.answers = data.answers if rows is None else data.answers.take(rows)
 
-    def __call__(self) -> tuple[Tensor, float]:
-        """Take the steps.
-
-        Returns
-        -------
-        posterior : Tensor of shape (n_rows, n_classes)
-        log_likelihood : float
-            Mean of the observed labels of a row, before the M-step.
-        """
+    def __call__(self) -> float:
+        """Take the steps; return the mean log-likelihood of the labels of a row before them."""
         net, noise = self.net, self.net.network.noise
         assert noise is not None
         labels, known = self.labels.to(net.device), self.true_labels
@@ -73,9 +78,9 @@ class ClosedFormSteps:
         posterior, evidence = F.posterior_and_evidence(log_proba + column, possible=known is None)
         if self.learn_transition:
             counts = self._counts(posterior, log_proba, column)
-            noise.maximise(counts, net.transition_prior * float(counts.sum()))
+            noise.maximise(counts, net.transition_prior * float(counts.sum()), self.share)
         mean = partial(np.average, evidence.numpy(), weights=self.weight)
-        return posterior, float(net.group.once(mean))
+        return float(net.group.once(mean))
 
     def _counts(self, posterior: Tensor, log_proba: Tensor, column: Tensor) -> np.ndarray:
         """Return the soft counts of the M-step.
@@ -104,7 +109,18 @@ def train_em(
     tol: float,
     **stage: Any,
 ) -> StageEnd:
-    """Alternate the closed-form steps with one epoch of the network on soft targets.
+    """Alternate the closed-form steps with one epoch of the network through the noise layer.
+
+    The derivative of the likelihood of a label is that of the log-likelihood which the posterior
+    of the true label expects (Fisher's identity), so that each step of the network is one of its
+    M-step, with the E-step of the rows of the batch taken anew: incremental EM (R. M. Neal and G.
+    E. Hinton, "A view of the EM algorithm that justifies incremental, sparse, and other variants",
+    1998). Posteriors of the beginning of the epoch would hold on to labels that the network no
+    longer believes.
+
+    With a prior of weight a the matrix goes ``1 / (1 + 20 a)`` of the way to the likeliest one. It
+    goes all the way without a prior, as published; and with few rows follows what a network of few
+    epochs does not know yet, and what that of more has learned by heart.
 
     Parameters
     ----------
@@ -115,19 +131,16 @@ def train_em(
     **stage
         As for `SkorchNet.train_stage`.
     """
-    posterior = torch.zeros(len(data), data.n_classes, dtype=data.dtype)
-    at = slice(None) if rows is None else torch.from_numpy(rows)
-    steps = ClosedFormSteps(net, data, rows, learn_transition=learn_transition)
+    share = 1.0 / (1.0 + _SLOWER_BY_PRIOR * net.transition_prior)
+    steps = ClosedFormSteps(net, data, rows, learn_transition=learn_transition, share=share)
     monitor = _ConvergenceMonitor(tol)
 
     def before_epoch() -> bool:
-        posterior[at], log_likelihood = steps()
+        log_likelihood = steps()
         net.history.record("log_likelihood", log_likelihood)
         return monitor.update(log_likelihood)
 
-    return net.train_stage(
-        "em", data.dataset(rows, posterior=posterior), before_epoch=before_epoch, **stage
-    )
+    return net.train_stage("em", data.dataset(rows), before_epoch=before_epoch, **stage)
 
 
 def train_with_matrices(

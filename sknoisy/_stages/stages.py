@@ -162,6 +162,8 @@ class Stages:
             The short training that ended with the weights and the noise layer of the network.
         """
         config, stage = self.config, candidate.stage
+        most = config.max_em_iter if stage == "em" else config.max_epochs
+        n_epochs = max_epochs or most
         self._reseed(stage, number)
         self.set_dropout(candidate)
         rows = fold.train
@@ -170,9 +172,9 @@ class Stages:
         elif stage == "c":
             self._attach_feature_noise(candidate)
         elif trial is None:
-            self.attach(self._start_of(candidate), learnable=stage not in ("em", "trusted"))
+            self.attach(self._start_of(candidate), learnable=stage != "trusted")
         else:
-            max_epochs = max(1, config.max_epochs - sum(trial.epochs))
+            n_epochs = max(1, most - sum(trial.epochs))
         if stage == "trusted":
             rows = self.checked_rows(fold)
             n_steps = min(_STEPS_OF_FEW_ROWS, self._n_steps(fold.train))
@@ -181,13 +183,13 @@ class Stages:
             more = np.tile(self.checked_rows(fold), candidate.trusted_weight - 1)
             rows = np.concatenate([np.arange(len(self.data)) if rows is None else rows, more])
         common: dict[str, Any] = {
+            "max_epochs": n_epochs,
             "valid": self._watched(fold, as_observed=stage == "observed"),
             "patience": self._patience(rows),
             "generator": self.generator,
             "progress": self.progress,
         }
         if stage != "em":
-            common["max_epochs"] = max_epochs or config.max_epochs
             if stage == "s" and self.data.learns_from_answers and config.learn_transition:
                 return train_with_matrices(self.net, self.data, rows, stage, **common)
             dataset = self.data.dataset(rows, as_observed=stage == "observed")
@@ -198,13 +200,12 @@ class Stages:
             rows,
             learn_transition=config.learn_transition,
             tol=config.tol,
-            max_epochs=max_epochs or config.max_em_iter,
             **common,
         )
         if end.stopped:
             candidate.last_change = None
-        elif max_epochs in (None, config.max_em_iter):
-            candidate.last_change = last_change(self.net, config.max_em_iter)
+        elif max_epochs in (None, most):
+            candidate.last_change = last_change(self.net, n_epochs)
         return end
 
     def set_dropout(self, candidate: Candidate) -> None:
@@ -228,7 +229,7 @@ class Stages:
         else:
             network.attach_class_noise(
                 start,
-                learnable=learnable and config.learn_transition,
+                learnable=learnable and config.learn_transition and config.method != "em",
                 n_targets=config.n_noise_targets,
             )
 

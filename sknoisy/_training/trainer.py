@@ -162,22 +162,12 @@ class Trainer(TrialsOfStarts):
         Where noise follows the features, a plain network predicts wrong labels as well as right
         ones, and average noise does not explain labels better. The c-model that is trained from it
         can: then the labels are noisy, and the s-model is kept. It may need a start that explains
-        less after a short training. Iterations of EM end before the likelihood is at its maximum:
-        EM is kept as well if direct training from the same start is clearly better than plain
-        training, and EM itself not clearly worse. Of a few wrong labels plain training learns as
-        well.
+        less after a short training. Of a few wrong labels plain training learns as well.
         """
         self.dropout = plain.dropout
         averages, wants_s = self._with_much_noise(plain), self.config.noise_model == "s"
         if averages and not wants_s:
             return None
-        if self._joint_stage == "em":
-            direct = [self._try("s", c.start, c.transition, c.before) for c in averages]
-            self.candidates += direct
-            best = select_noise_model([plain, *direct])
-            for average, one in zip(averages, direct, strict=True):
-                if one is best and select_noise_model([average, plain]) is average:
-                    return average
         if not self._can_learn_c:
             return None
         if not averages:

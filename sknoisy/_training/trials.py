@@ -190,8 +190,7 @@ class TrialsOfStarts(BaseTrainer):
 
         Where each part is held out in turn, the short one was on the first of them only.
         """
-        one_fold = self.config.hold_out and self._joint_stage == "s"
-        return one_fold and not self.data.learns_from_answers
+        return self.config.hold_out and not self.data.learns_from_answers
 
     def _go_on_with_trials(self, trials: list[Candidate], n_epochs: int) -> None:
         """Train several candidates jointly until they have had so many epochs, and judge them."""

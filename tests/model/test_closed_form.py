@@ -51,17 +51,15 @@ def how(request, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", [*LAYERS, "soft targets"])
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("sizes", [(H,), (6, H), (7, 6, H)], ids=str)
 def test_loss_and_gradients_are_those_of_autograd(sizes, name, weighted, dtype, how):
     _, _, target, weight = batch(dtype)
     X = torch.randn(N, 3, dtype=dtype, generator=torch.Generator().manual_seed(2))
     extras = {"sample_weight": weight} if weighted else {}
-    if name == "soft targets":
-        extras["posterior"] = torch.softmax(batch(dtype)[0].flip(1), 1)
     objective, found = Objective(transition_prior=0.7), []
     for way in ("autograd", how):
-        made, noise = network(sizes, dtype), layer({"soft targets": "s"}.get(name, name), dtype)
+        made, noise = network(sizes, dtype), layer(name, dtype)
         found.append(step(made, noise, objective, X, target, extras, way))
     assert_the_same(*found)
 

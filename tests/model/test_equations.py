@@ -118,9 +118,6 @@ def test_every_equation_agrees_with_loops(kind, n_rows):
         for i in range(k)
     ]
     theta = [[value / sum(row) for value in row] for row in counts]
-    expected = [
-        sum(posterior[t][i] * math.log(clean[t][i]) for i in range(k)) for t in range(n_rows)
-    ]
 
     p, T, z = problem.clean, problem.transition(kind), problem.target
     close = {"rtol": 1e-10, "atol": 1e-10}
@@ -139,9 +136,6 @@ def test_every_equation_agrees_with_loops(kind, n_rows):
         expected_transition(found, smallest=0.0),
         as_tensor(theta, dtype=torch.float64),
         **close,
-    )
-    assert_close(
-        F.soft_target_log_likelihood(p, c), as_tensor(expected, dtype=torch.float64), **close
     )
 
 
@@ -198,7 +192,6 @@ def test_gradient_in_the_logits_is_posterior_minus_prior(seed, k, n):
 def test_gradients_agree_with_finite_differences(kind, n_rows):
     problem = Problem(1, n_rows=n_rows)
     p, T, z = problem.clean, problem.transition(kind), problem.target
-    posterior = posterior_of(p, T, z)
     invertible = 0.1 + 0.2 * T.exp() + 0.5 * torch.eye(problem.n_classes)
     cases = {
         F.clean_log_proba: [problem.logits],
@@ -208,7 +201,6 @@ def test_gradients_agree_with_finite_differences(kind, n_rows):
         (lambda p, T: log_joint(p, T, z)): [p, T],
         (lambda p, T: likelihood(p, T, z)): [p, T],
         (lambda p, T: posterior_of(p, T, z)): [p, T],
-        F.soft_target_log_likelihood: [p, posterior],
         (lambda T: F.floor_transition(T, 0.01)): [invertible],
         F.log_volume: [invertible],
         F.transition_log_prior: [T, problem.class_transition.exp()],
@@ -279,10 +271,6 @@ def test_relabelling_the_true_classes_commutes_with_every_equation(seed, k, n, k
     relabelled_counts = soft_counts(relabelled.exp(), z, k)
     assert_close(relabelled_counts, counts[order])
     assert_close(expected_transition(relabelled_counts), expected_transition(counts)[order])
-    assert_close(
-        F.soft_target_log_likelihood(relabelled_p, relabelled.exp()),
-        F.soft_target_log_likelihood(p, posterior.exp()),
-    )
     assert_close(F.log_volume(relabelled_T.exp()), F.log_volume(T.exp()))
     start = Problem(seed + 1, k).class_transition.exp()
     assert_close(
@@ -346,11 +334,7 @@ def test_a_batch_of_one_keeps_its_axis(kind):
         posterior_of(p, T, z),
     ):
         assert per_class.shape == (1, 3)
-    for per_row in (
-        likelihood(p, T, z),
-        F.soft_target_log_likelihood(p, p.exp()),
-    ):
-        assert per_row.shape == (1,)
+    assert likelihood(p, T, z).shape == (1,)
     assert soft_counts(p.exp(), z, 3).shape == (3, 3)
 
 
@@ -368,7 +352,6 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(size, dtype, kind):
         likelihood(p, T, z),
         F.noisy_log_proba(p, T),
         posterior,
-        F.soft_target_log_likelihood(p, posterior.exp()),
         F.log_volume(T.exp()),
         F.transition_log_prior(T, torch.full((3, 3), 1 / 3, dtype=dtype)),
     ]
@@ -405,7 +388,6 @@ def test_zeros_ones_and_singular_matrices_stay_finite_with_extreme_logits(kind, 
         joint = p + layer.label_log_likelihood(target, hidden)
         losses = [
             F.noisy_log_likelihood(joint),
-            F.soft_target_log_likelihood(p, F.label_posterior(joint)),
             layer.log_prior(hidden),
             layer.log_volume(hidden),
         ]
@@ -518,7 +500,7 @@ def test_em_on_a_convex_problem_never_lowers_the_likelihood(seed):
 
         def loss():
             optimizer.zero_grad()
-            expected = F.soft_target_log_likelihood(clean(coefficients), posterior).sum()
+            expected = (posterior * clean(coefficients)).sum()
             value = ridge * coefficients.square().sum() - expected
             value.backward()
             return value

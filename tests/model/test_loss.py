@@ -152,15 +152,16 @@ def test_weight_two_is_the_row_twice(name):
     assert_close(weighted, repeated)
 
 
-def test_soft_targets_leave_the_noise_layer_alone():
-    logits, hidden, target, _ = batch()
-    noise, clean = layer("s"), torch.log_softmax(logits, 1).requires_grad_()
-    posterior = torch.softmax(logits.flip(1), 1)
-    loss = Objective(1.0).loss(noise, clean, hidden, target, posterior=posterior)
-    loss.backward()
-    assert_close(loss, -(posterior * clean).sum(1).mean().detach())
-    assert clean.grad is not None
-    assert noise.bias.grad is None
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_through_a_fixed_matrix_is_one_of_the_m_step_of_em(weighted):
+    logits, hidden, target, weight = batch()
+    weight = weight if weighted else None
+    noise = layer("fixed")
+    clean = torch.log_softmax(logits, 1).requires_grad_()
+    Objective(1.0).loss(noise, clean, hidden, target, sample_weight=weight).backward()
+    posterior = torch.softmax(clean.detach() + noise.label_log_likelihood(target), 1)
+    expected = (posterior * clean).sum(1) * (1.0 if weight is None else weight)
+    assert_close(clean.grad, torch.autograd.grad(-expected.mean(), clean)[0])
 
 
 @pytest.mark.parametrize("name", ["s", "c"])
