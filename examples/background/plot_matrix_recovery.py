@@ -23,7 +23,7 @@ from sknoisy.metrics import transition_matrix_error
 from sknoisy.noise import corrupt_labels, pair_transition
 
 digits, labels = load_digits(return_X_y=True)
-rates = [0.0, 0.2, 0.4, 0.45]
+rates = [0.0, 0.25, 0.45]
 error = np.zeros((len(rates), 2))
 estimated = np.zeros_like(error)
 accuracy = np.zeros_like(error)
@@ -41,7 +41,7 @@ for i, rate in enumerate(rates):
             y, true_matrix, exact=True, random_state=seed
         )
         classifier = NoisyLabelClassifier(
-            lr=5e-3, max_epochs=20, random_state=seed
+            lr=0.01, max_epochs=10, random_state=seed
         ).fit(X, y_observed)
         error[i, seed] = transition_matrix_error(
             classifier.transition_matrix_, true_matrix

@@ -43,7 +43,7 @@ for seed in range(2):
     y_observed = corrupt_labels(y, true_matrix, exact=True, random_state=seed)
     for name, options in starts.items():
         classifier = NoisyLabelClassifier(
-            lr=5e-3, max_epochs=20, random_state=seed, **options
+            lr=0.01, max_epochs=10, random_state=seed, **options
         ).fit(X, y_observed)
         scores[name].append(classifier.score(X_test, y_test))
         if seed == 0:

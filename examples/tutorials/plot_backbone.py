@@ -67,8 +67,8 @@ pretraining = NoisyLabelClassifier(
     Backbone,
     noise_model=None,
     early_stopping=False,
-    lr=3e-3,
-    max_epochs=15,
+    lr=6e-3,
+    max_epochs=8,
     random_state=0,
 ).fit(grainy, digits.target[source])
 backbone = pretraining.net_.network.hidden
@@ -104,9 +104,9 @@ classifiers, scores = {}, {}
 for name, params in WAYS.items():
     classifiers[name] = NoisyLabelClassifier(
         **params,
-        lr=3e-3,
+        lr=6e-3,
         batch_size=32,
-        max_epochs=25,
+        max_epochs=12,
         early_stopping=True,
         random_state=0,
     ).fit(X, y_observed)

@@ -31,7 +31,12 @@ X, X_test, y, y_test = train_test_split(
 )
 noise = random_transition(10, 0.4, random_state=0)
 y_observed = corrupt_labels(y, noise, random_state=0)
-settings = {"max_epochs": 15, "lr": 0.01}
+settings = {
+    "max_epochs": 15,
+    "lr": 0.01,
+    "early_stopping": True,
+    "validation_fraction": 0.3,
+}
 classifier = NoisyLabelClassifier(**settings, random_state=0)
 plain = NoisyLabelClassifier(noise_model=None, **settings, random_state=0)
 

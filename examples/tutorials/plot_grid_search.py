@@ -11,7 +11,9 @@ clean labels would choose.
 # %%
 # Digits with 35 % wrong training labels. The plain network,
 # ``noise_model=None``, belongs in every grid: if it wins, there is no noise
-# that can be found.
+# that can be found. A search has many fits: each holds out three tenths of its
+# rows once, which takes less time than the default for few rows, where every
+# part of the rows is held out in turn.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +40,13 @@ y_observed = corrupt_labels(
 
 pipeline = make_pipeline(
     MinMaxScaler(),
-    NoisyLabelClassifier(lr=5e-3, max_epochs=15, random_state=0),
+    NoisyLabelClassifier(
+        lr=0.01,
+        max_epochs=15,
+        early_stopping=True,
+        validation_fraction=0.3,
+        random_state=0,
+    ),
 )
 grid = {
     "noisylabelclassifier__noise_model": [None, "s"],

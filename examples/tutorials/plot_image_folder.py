@@ -103,9 +103,9 @@ train, test = train_test_split(
 )
 classifier = NoisyLabelClassifier(
     ConvNet,
-    lr=3e-3,
+    lr=6e-3,
     batch_size=64,
-    max_epochs=30,
+    max_epochs=15,
     early_stopping=True,
     validation_fraction=0.3,
     random_state=0,

@@ -82,7 +82,7 @@ columns = make_column_transformer(
     (categories, make_column_selector(dtype_exclude="number")),
 )
 model = make_pipeline(
-    columns, NoisyLabelClassifier(max_epochs=20, random_state=0)
+    columns, NoisyLabelClassifier(lr=5e-3, max_epochs=8, random_state=0)
 )
 
 issues = find_label_issues(model, X, y, cv=3)
@@ -129,7 +129,9 @@ print(f"wrong labels after:  {(y_reviewed != truth).mean():.1%}")
 X_train, X_new = X.iloc[:1000], X.iloc[1000:]
 plain = make_pipeline(
     columns,
-    NoisyLabelClassifier(noise_model=None, max_epochs=20, random_state=0),
+    NoisyLabelClassifier(
+        noise_model=None, lr=5e-3, max_epochs=8, random_state=0
+    ),
 )
 fits = {
     "plain": plain.fit(X_train, y[:1000]),

@@ -37,11 +37,13 @@ def crowd():
     return X, y, answers
 
 
-def make(max_epochs=20):
-    classifier = NoisyLabelClassifier(
-        hidden_layer_sizes=(16,), lr=0.01, max_epochs=max_epochs, random_state=0
-    )
-    return make_pipeline(StandardScaler(), classifier)
+def make(**params):
+    common = {"hidden_layer_sizes": (16,), "lr": 0.01, "max_epochs": 20, "random_state": 0}
+    return make_pipeline(StandardScaler(), NoisyLabelClassifier(**common | params))
+
+
+#: One part of the rows instead of four, and a noise layer in any case.
+SHORT = {"max_epochs": 5, "early_stopping": True, "select_noise_model": False}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_rows_in_the_order_of_their_labels_are_stratified(crowd):
     issues = find_label_issues(make(), X[order], answers[order], cv=2)
     assert np.mean(issues.consensus == y[order]) > 0.8
     groups = np.arange(500) % 3
-    by_group = label_quality(make(2), X, answers, GroupKFold(3), groups=groups)
+    by_group = label_quality(make(**SHORT), X, answers, GroupKFold(3), groups=groups)
     assert_array_equal(np.isnan(by_group), answers < 0)
 
 
@@ -135,8 +137,8 @@ def test_pipelines_are_cross_fitted_in_the_compact_form(crowd):
     X, _, answers = crowd
     order = np.argsort(answers < 0, axis=1, kind="stable")[:, :2]
     labels = np.take_along_axis(answers, order, axis=1)
-    compact = label_quality(make(5), X, labels, 2, annotators=order)
-    wide = label_quality(make(5), X, answers, 2)
+    compact = label_quality(make(**SHORT), X, labels, 2, annotators=order)
+    wide = label_quality(make(**SHORT), X, answers, 2)
     assert_allclose(compact, np.take_along_axis(wide, order, axis=1), atol=1e-6)
 
 

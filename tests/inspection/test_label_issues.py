@@ -35,6 +35,12 @@ def classifier(**params):
     return NoisyLabelClassifier(**{"lr": 0.01, "max_epochs": 20, "random_state": 0} | params)
 
 
+def short(**params):
+    """Return a classifier that is trained on one part of the rows and keeps its noise layer."""
+    common = {"max_epochs": 3, "early_stopping": True, "select_noise_model": False}
+    return classifier(**common | params)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return classifier().fit(X, y)
@@ -61,10 +67,11 @@ def test_wrong_labels_have_low_quality(quality_of, cv):
 
 def test_cross_fitted_quality_is_calibrated_on_overlapping_classes():
     errors = []
+    held_out_once = classifier(early_stopping=True, validation_fraction=0.3)
     for seed in (1, 2, 3, 4):
         X, y_true = make_blobs(1500, centers=[[0, 0], [2, 0]], random_state=seed)
         y = corrupt_labels(y_true, [[0.7, 0.3], [0.1, 0.9]], random_state=seed)
-        quality = label_quality(classifier(), X, y, cv=2)
+        quality = label_quality(held_out_once, X, y, cv=2)
         error = 0.0
         for low, high in [(0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.01)]:
             rows = (quality >= low) & (quality < high)
@@ -115,7 +122,7 @@ def test_clean_labels_have_few_issues():
 def test_data_frame_keeps_its_index(fitted):
     index = np.array([f"row {i}" for i in range(len(y))])
     frame, labels = pd.DataFrame(X, index=index), pd.Series(y, index=index)
-    model = classifier().fit(frame, labels)
+    model = short(max_epochs=20).fit(frame, labels)
     quality = label_quality(model, frame, labels)
     assert quality.index.equals(frame.index) and quality.name == "quality"
     np.testing.assert_array_equal(quality, label_quality(model, X, y))
@@ -127,9 +134,8 @@ def test_data_frame_keeps_its_index(fitted):
     pd.testing.assert_series_equal(quality[issues.frame.index], issues.frame["quality"])
     numbered = find_label_issues(fitted, X, y)
     assert list(numbered.frame.index) == list(numbered.indices)
-    short = classifier(max_epochs=3)
     np.testing.assert_array_equal(
-        label_quality(short, frame, labels, cv=2), label_quality(short, X, y, cv=2)
+        label_quality(short(), frame, labels, cv=2), label_quality(short(), X, y, cv=2)
     )
 
 
@@ -170,23 +176,24 @@ def test_search_is_judged_by_its_best_estimator():
     assert roc_auc_score(wrong, -label_quality(search, X, y, cv=2)) > 0.95
 
 
-def test_cross_fitting_leaves_the_estimator_alone(fitted):
-    unfitted = classifier(max_epochs=3)
+def test_cross_fitting_leaves_the_estimator_alone():
+    unfitted = short()
     label_quality(unfitted, X, y, cv=2)
     assert not hasattr(unfitted, "classes_")
-    before = fitted.predict_proba(X)
-    label_quality(fitted, X, y, cv=2)
-    np.testing.assert_array_equal(fitted.predict_proba(X), before)
+    model = short().fit(X, y)
+    before = model.predict_proba(X)
+    label_quality(model, X, y, cv=2)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
 def test_splitters_of_all_kinds():
     folds = np.arange(len(y)) % 2
-    expected = label_quality(classifier(max_epochs=3), X, y, cv=PredefinedSplit(folds))
+    expected = label_quality(short(), X, y, cv=PredefinedSplit(folds))
     pairs = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in (0, 1)]
-    found = label_quality(classifier(max_epochs=3), X, y, cv=pairs)
+    found = label_quality(short(), X, y, cv=pairs)
     np.testing.assert_array_equal(found, expected)
     masks = [(folds != f, folds == f) for f in (0, 1)]
-    found = label_quality(classifier(max_epochs=3), X, y, cv=masks)
+    found = label_quality(short(), X, y, cv=masks)
     np.testing.assert_array_equal(found, expected)
     by_group = label_quality(classifier(), X, y, cv=GroupKFold(2), groups=folds)
     assert roc_auc_score(wrong, -by_group) > 0.95

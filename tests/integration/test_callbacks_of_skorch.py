@@ -287,7 +287,7 @@ def test_what_watches_held_out_rows_works_with_them_and_says_what_to_set_without
     callback = make(str(tmp_path))
     message = rf"`callbacks`: {type(callback).__name__} asks for 'valid_loss.*early_stopping=True"
     if kind != "stream":
-        assert np.isfinite(fit(callback, kind).predict_proba(X)).all()
+        assert np.isfinite(fit(callback, kind, y=TWO_CLASSES).predict_proba(X)).all()
     with pytest.raises(ValueError, match=message):
         fit(make(str(tmp_path)), kind, held_out=False)
     with pytest.raises(ValueError, match=message):

@@ -28,7 +28,7 @@ y = corrupt_labels(y, uniform_transition(3, 0.2), random_state=0)
 METHODS = {
     "plain": {"noise_model": None, "dropout": 0.3},
     "s": {"early_stopping": True, "dropout": 0.3},
-    "c": {"noise_model": "c", "select_noise_model": False},
+    "c": {"noise_model": "c", "early_stopping": True, "select_noise_model": False},
     "em": {"method": "em", "max_em_iter": 3, "early_stopping": True, "select_noise_model": False},
     "loader": {
         "iterator_train": DataLoader,

@@ -140,7 +140,8 @@ def test_a_module_on_data_of_a_large_scale_learns_and_the_warning_names_the_scal
 
 def test_a_module_on_data_of_a_usual_scale_is_left_alone():
     X, y, _, _ = digits()
-    estimator = NoisyLabelClassifier(Layers, random_state=0, max_epochs=2).fit(X, y)
+    params = {"early_stopping": True, "max_epochs": 2, "random_state": 0}
+    estimator = NoisyLabelClassifier(Layers, **params).fit(X, y)
     assert estimator.net_.network.hidden_scale == 1.0
 
 
@@ -151,7 +152,8 @@ def test_a_module_on_data_of_a_usual_scale_is_left_alone():
 def test_a_model_from_a_file_keeps_mean_scale_and_the_scale_of_its_features(params, tmp_path):
     X, y, X_test, _ = digits()
     X, X_test = 2000 * X + 300, 2000 * X_test + 300
-    fitted = NoisyLabelClassifier(random_state=0, max_epochs=3, **params).fit(X, y)
+    short = {"early_stopping": True, "max_epochs": 3, "random_state": 0}
+    fitted = NoisyLabelClassifier(**short, **params).fit(X, y)
     save_model(fitted, tmp_path / "model.skops")
     loaded = load_model(tmp_path / "model.skops", trusted=[f"{Layers.__module__}.Layers"])
     assert_array_equal(loaded.predict_proba(X_test), fitted.predict_proba(X_test))

@@ -88,19 +88,22 @@ def test_cross_validate_takes_all_scores_at_once(piped, noise_model, digits):
 
 
 @pytest.mark.parametrize(
-    "params",
+    ("options", "params"),
     [
-        {},
+        # One start, as what is chosen is a network.
+        ({"transition_init": "confusion", "select_noise_model": False}, {}),
         pytest.param(
+            {},
             {"resource": "noisylabelclassifier__max_epochs", "max_resources": 20},
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_successive_halving_finds_the_better_network(params, digits):
+def test_successive_halving_finds_the_better_network(options, params, digits):
     X, y = digits
     y_observed = corrupt_labels(y, pair_transition(10, 0.2), random_state=0)
-    classifier = NoisyLabelClassifier(lr=0.005, max_epochs=10, early_stopping=True, random_state=0)
+    common = {"lr": 0.005, "max_epochs": 10, "early_stopping": True, "random_state": 0}
+    classifier = NoisyLabelClassifier(**common, **options)
     search = HalvingGridSearchCV(
         make_pipeline(StandardScaler(), classifier),
         {"noisylabelclassifier__hidden_layer_sizes": [(1,), (60,)]},
