@@ -13,7 +13,7 @@ from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import Fold
 from sknoisy._stages.selection import Start
 from sknoisy._stages.stages import TrainingConfig
-from sknoisy._transition.calibration import SOME_ROWS, are_few_rows, mean_gain
+from sknoisy._transition.calibration import are_few_rows, mean_gain
 from sknoisy._transition.many_classes import sparse_mixture_start
 from sknoisy._transition.starts import (
     Estimate,
@@ -39,6 +39,7 @@ MANY_CLASSES = 100
 #: to be zero. With a class more, matrices of few entries are sought and believed: fewer lose by it.
 MANY_CLASSES_FOR_A_START = 50
 FEWEST_CLASSES_TO_REFINE = 5
+FEWER_ROWS_TO_REFINE = 100, 600
 FEWEST_CLASSES_FOR_STRUCTURE = 6
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
@@ -151,7 +152,7 @@ class NoiseEstimator:
         """Whether rows and classes are some, so that another estimate may be better."""
         n_rows, n_classes = self._supported_shape
         some = FEWEST_CLASSES_TO_REFINE <= n_classes <= MANY_CLASSES
-        return some and are_few_rows(n_rows, n_classes, *SOME_ROWS)
+        return some and are_few_rows(n_rows, n_classes, *FEWER_ROWS_TO_REFINE)
 
     @property
     def _supported_shape(self) -> tuple[int, int]:
@@ -206,7 +207,8 @@ class NoiseEstimator:
         predict = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
         found = self._recounted(predict, balanced=balanced, sparse=sparse)
         if self.config.hold_out and not self.starts_are_poor:
-            found["mixture"] = self.estimate(self._seeded(mixture_start), predict)
+            start = self._seeded(partial(mixture_start, from_clusters=False))
+            found["mixture"] = self.estimate(start, predict)
         return found
 
     def _recounted(self, predict: Predict, *, balanced: bool, sparse: bool) -> dict[str, Estimate]:

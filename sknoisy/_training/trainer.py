@@ -20,7 +20,7 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
-from sknoisy._training.noise_estimates import Predict, are_far
+from sknoisy._training.noise_estimates import Predict, all_but_the_same, are_far
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
@@ -328,7 +328,8 @@ class Trainer(TrialsOfStarts):
         even where it explains less beside predictions that were trained with another matrix; where
         rows are not few and it is clearly behind then, it is not sought again. Where starts are not
         poor, an estimate has to explain more at once, and training goes on from the same weights
-        unless the estimate is far from what they were trained with.
+        unless the estimate is far from what they were trained with; after one that is near there is
+        no other.
         """
         tried, last = list[Candidate](), best
         poor = self.estimator.starts_are_poor
@@ -343,7 +344,7 @@ class Trainer(TrialsOfStarts):
             tried.append(self._try(self._joint_stage, name, start, before))
             previous, last = last, tried[-1]
             gain, error = last.gain(previous)
-            if name == previous.start and gain <= ERRORS_OF_TRIALS * error:
+            if not anew or (name == previous.start and gain <= ERRORS_OF_TRIALS * error):
                 break
             is_behind = gain < -ERRORS_OF_TRIALS * error
             if name == "sparse" and is_behind and not self.estimator.has_few_rows:
@@ -355,8 +356,8 @@ class Trainer(TrialsOfStarts):
     ) -> tuple[str, np.ndarray] | None:
         """Return the estimate that explains most beside the predictions that it comes from.
 
-        None if it explains no more than what these were trained with. Where starts are poor, a
-        sparse one is returned in any case.
+        None if it explains no more than what these were trained with, or is all but the same. Where
+        starts are poor, a sparse one is returned in any case.
         """
         estimates = self.net.group.lead(recount, self._predictor(last))
         self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
@@ -371,7 +372,8 @@ class Trainer(TrialsOfStarts):
         best = max(gains, key=lambda name: gains[name][0])
         gain, error = gains[best]
         is_better = gain > (0.0 if poor else self._errors_of_starts * error)
-        return (best, starts[best]) if is_better else None
+        is_other = not all_but_the_same(starts[best], np.asarray(last.transition))
+        return (best, starts[best]) if is_better and is_other else None
 
     @property
     def _errors_of_starts(self) -> float:

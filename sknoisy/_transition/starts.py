@@ -478,6 +478,7 @@ def mixture_start(
     weight: np.ndarray | None = None,
     *,
     smooth: bool = True,
+    from_clusters: bool = True,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix of the noisy mixture that tells the observed labels best.
@@ -499,6 +500,9 @@ def mixture_start(
     smooth : bool, default=True
         Whether a smooth mixture may be taken. It has no entry that is zero, and seems to have more
         parameters than it has where these are counted.
+    from_clusters : bool, default=True
+        Whether EM starts from clusters as well: the predicted classes of a network that was trained
+        jointly are as good.
     random_state : int or None, default=None
 
     Returns
@@ -509,15 +513,20 @@ def mixture_start(
     some = 2 < n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and (
         n_samples < _FEWEST_ROWS_FOR_ONE_KIND or are_few_rows(n_samples, n_classes, *SOME_ROWS)
     )
+    kinds = ("free", "balanced") if some else ("free",)
     with threads_for_classes(n_classes):
-        if not some:
-            fit = fit_mixture(log_proba, target, weight, random_state=random_state)
-            return of_all_rows(fit, log_proba, target, weight)
-        kinds = ("free", "balanced")
-        fit = fit_mixture(log_proba, target, weight, random_state=random_state, kinds=kinds)
-        fit = most_likely_kind(
-            fit, log_proba, target, weight, smooth=smooth, random_state=random_state
+        fit = fit_mixture(
+            log_proba,
+            target,
+            weight,
+            from_clusters=from_clusters,
+            kinds=kinds,
+            random_state=random_state,
         )
+        if some:
+            fit = most_likely_kind(
+                fit, log_proba, target, weight, smooth=smooth, random_state=random_state
+            )
         return of_all_rows(fit, log_proba, target, weight)
 
 
