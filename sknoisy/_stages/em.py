@@ -118,9 +118,9 @@ def train_em(
     1998). Posteriors of the beginning of the epoch would hold on to labels that the network no
     longer believes.
 
-    With a prior of weight a the matrix goes ``1 / (1 + 20 a)`` of the way to the likeliest one. It
-    goes all the way without a prior, as published; and with few rows follows what a network of few
-    epochs does not know yet, and what that of more has learned by heart.
+    With a prior of weight a the matrix goes ``1 / (1 + 20 a)`` of the way to the likeliest one.
+    Without a prior it goes all the way, as published, and follows the network closely: at first
+    that knows little, and soon it has learned wrong labels by heart.
 
     Parameters
     ----------

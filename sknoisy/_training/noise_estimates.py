@@ -35,11 +35,12 @@ MANY_CLASSES = 100
 
 #: The noise is estimated again from the network that was trained jointly, while rows times classes
 #: are not too many for memory: where starts are poor, as with few rows or from so many classes on;
-#: and to refine it where rows are not many, and there are classes enough for most entries of a row
-#: to be zero. With a class more, matrices of few entries are sought and believed: fewer lose by it.
+#: and to refine it where rows are not many, since more of each class gained nothing, and there are
+#: classes enough for most entries of a row to be zero. With a class more, matrices of few entries
+#: are sought and believed: fewer lose by it.
 MANY_CLASSES_FOR_A_START = 50
 FEWEST_CLASSES_TO_REFINE = 5
-FEWER_ROWS_TO_REFINE = 100, 600
+ROWS_TO_REFINE = 100, 600
 FEWEST_CLASSES_FOR_STRUCTURE = 6
 MOST_PREDICTIONS_TO_RECOUNT = 20_000_000
 
@@ -152,7 +153,7 @@ class NoiseEstimator:
         """Whether rows and classes are some, so that another estimate may be better."""
         n_rows, n_classes = self._supported_shape
         some = FEWEST_CLASSES_TO_REFINE <= n_classes <= MANY_CLASSES
-        return some and are_few_rows(n_rows, n_classes, *FEWER_ROWS_TO_REFINE)
+        return some and are_few_rows(n_rows, n_classes, *ROWS_TO_REFINE)
 
     @property
     def _supported_shape(self) -> tuple[int, int]:
