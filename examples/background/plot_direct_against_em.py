@@ -97,6 +97,7 @@ options = {
     "transition_init": "cluster",
     "max_epochs": 100,
     "early_stopping": True,
+    "select_noise_model": False,
     "random_state": 0,
 }
 classifier = NoisyLabelClassifier(method="em", **options).fit(X, y_observed)
