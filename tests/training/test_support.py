@@ -95,37 +95,6 @@ def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(
     assert len(asked) > n_timid
 
 
-@pytest.fixture(scope="module")
-def by_class():
-    """Easy rows, of which 30 % are called by the name of the next class."""
-    X, y = gaussians(1000, 4, 2.5, seed=0)
-    return X, y, corrupt_labels(y, pair_transition(4, 0.3), random_state=0)
-
-
-def judged(monkeypatch, gain_of_em):
-    """Let the iterations of EM explain a label by so much better than plain training."""
-    gain = selection.Candidate.gain
-
-    def told(self, other, among=None):
-        stages = self.stage, other.stage
-        if set(stages) == {"em", "baseline"}:
-            return gain_of_em * (1 if stages[0] == "em" else -1), 0.01
-        return gain(self, other, among)
-
-    monkeypatch.setattr(selection.Candidate, "gain", told)
-
-
-@pytest.mark.parametrize(("gain", "kept"), [(0.0, "s"), (-0.05, None)])
-def test_direct_training_speaks_for_em_that_is_not_clearly_worse(by_class, monkeypatch, gain, kept):
-    judged(monkeypatch, gain)
-    X, _, observed = by_class
-    model = NoisyLabelClassifier(method="em", early_stopping=True, validation_fraction=0.3)
-    model.set_params(max_epochs=20, max_em_iter=20, tol=1e-2, random_state=0)
-    model.set_params(hidden_layer_sizes=(1400,)).fit(X, observed)  # too many for the c-model
-    assert model.noise_model_ == kept
-    assert [row["noise_model"] for row in model.selection_].count("s") >= 2
-
-
 @pytest.fixture
 def in_doubt(monkeypatch):
     """Return a classifier, rows and labels; unless told otherwise nothing is clearly better."""

@@ -68,22 +68,27 @@ def tie(monkeypatch, at_first=0.0):
     monkeypatch.setattr(Candidate, "gain", gain)
 
 
-def test_the_joint_training_goes_on_with_weights_and_noise_of_its_start(stages, monkeypatch):
+@pytest.mark.parametrize("method", ["direct", "em"])
+def test_the_joint_training_goes_on_with_weights_and_noise_of_its_start(
+    stages, monkeypatch, method
+):
     tie(monkeypatch, 10.0)
     monkeypatch.setattr(Stages, "_patience", lambda self, rows: 4)
-    fit()
-    trials, (joint,) = ([row for row in stages if row[0] == name] for name in ("start", "s"))
+    fit(method=method)
+    stage = "em" if method == "em" else "s"
+    trials, (joint,) = ([row for row in stages if row[0] == name] for name in ("start", stage))
     last = trials[-1]
     assert same(joint[1], last[2])
     assert joint[3] == 40 - last[3]
-    assert learned(joint[1]) > 1e-3
+    # EM moves the matrix between epochs, but not in the short training.
+    assert (learned(joint[1]) > 1e-3) == (method == "direct")
 
 
-@pytest.mark.parametrize("params", [{"method": "em"}, {"early_stopping": False}], ids=str)
-def test_others_begin_with_new_weights(stages, monkeypatch, params):
+@pytest.mark.parametrize("method", ["direct", "em"])
+def test_where_parts_are_held_out_in_turn_it_begins_with_new_weights(stages, monkeypatch, method):
     tie(monkeypatch)
     monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
-    fit(**params)
+    fit(early_stopping=False, method=method)
     fresh = stages[0][1]
     _, before, *_ = next(row for row in stages if row[0] in ("em", "s"))
     assert all(torch.equal(before[name], fresh[name]) for name in fresh)
