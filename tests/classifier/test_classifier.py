@@ -733,7 +733,7 @@ def test_permuting_the_classes_commutes_with_fit(model):
         ):
             mine[to] = theirs
     params = {**ALL_MODELS[model], "lr": 1e-2, "max_epochs": 20, "max_em_iter": 20}
-    # As long as asked for: parts of the rows, which depend on the order of the classes, end nothing.
+    # As long as asked for: parts of the rows depend on the order of the classes, and end nothing.
     params = {"noise_model": "s", "early_stopping": False, **params}
     one.set_params(transition_init=start, **params).fit(X, y)
     other.set_params(transition_init=moved_start, **params).fit(X, to[y])
