@@ -20,7 +20,7 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
-from sknoisy._training.noise_estimates import Predict, all_but_the_same, are_far
+from sknoisy._training.noise_estimates import Predict, are_far
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 
@@ -356,8 +356,8 @@ class Trainer(TrialsOfStarts):
     ) -> tuple[str, np.ndarray] | None:
         """Return the estimate that explains most beside the predictions that it comes from.
 
-        None if it explains no more than what these were trained with, or is all but the same. Where
-        starts are poor, a sparse one is returned in any case.
+        None if it explains no more than what these were trained with. Where starts are poor, a
+        sparse one is returned in any case.
         """
         estimates = self.net.group.lead(recount, self._predictor(last))
         self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
@@ -372,8 +372,7 @@ class Trainer(TrialsOfStarts):
         best = max(gains, key=lambda name: gains[name][0])
         gain, error = gains[best]
         is_better = gain > (0.0 if poor else self._errors_of_starts * error)
-        is_other = not all_but_the_same(starts[best], np.asarray(last.transition))
-        return (best, starts[best]) if is_better and is_other else None
+        return (best, starts[best]) if is_better else None
 
     @property
     def _errors_of_starts(self) -> float:
