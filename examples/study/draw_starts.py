@@ -37,32 +37,30 @@ SHOWN = {
 }
 
 
-def means(rows: list[dict[str, str]], method: str) -> dict[tuple[str, str], np.ndarray]:
-    """Return the accuracies of a method over the seeds, by data and noise."""
-    values: dict[tuple[str, str], list[float]] = {}
+def by_seed(rows: list[dict[str, str]], method: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the accuracies of a method, by data and noise and then by seed."""
+    values: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         if row["method"] == method:
-            values.setdefault((row["setting"], row["noise"]), []).append(float(row["accuracy"]))
-    return {line: np.array(value) for line, value in values.items()}
+            line = values.setdefault((row["setting"], row["noise"]), {})
+            line[row["seed"]] = float(row["accuracy"])
+    return values
 
 
 def draw_against_known(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw the accuracy of each method against that with the true matrix."""
+    """Draw the accuracy of each method against that with the true matrix, means over its seeds."""
     figure, axes = plt.subplots(figsize=(6.5, 6), layout="constrained")
-    known = means(rows, "known")
+    known, lowest = by_seed(rows, "known"), 1.0
     for method in ("plain", "s", "c", "em"):
         label, color, marker = SHOWN[method]
-        values = means(rows, method)
-        lines = [line for line in known if line in values]
-        axes.plot(
-            [known[line].mean() for line in lines],
-            [values[line].mean() for line in lines],
-            marker,
-            color=color,
-            label=label,
-            alpha=0.85,
-        )
-    lowest = min(value.mean() for value in known.values()) - 0.01
+        x, y = [], []
+        for line, values in by_seed(rows, method).items():
+            seeds = values.keys() & known.get(line, {}).keys()
+            if seeds:
+                x.append(np.mean([known[line][seed] for seed in seeds]))
+                y.append(np.mean([values[seed] for seed in seeds]))
+        axes.plot(x, y, marker, color=color, label=label, alpha=0.85)
+        lowest = min([lowest, *x])
     axes.axline((lowest, lowest), slope=1, color="0.5", lw=0.8, zorder=0)
     axes.set(
         xlabel="accuracy of training through the true matrix",
@@ -83,7 +81,7 @@ def main() -> None:
     lines = [(s, n) for s, (_, noises, _) in SETTINGS.items() for n in noises if (s, n) in present]
     figure, axes = plt.subplots(figsize=(8.5, 1 + 0.3 * len(lines)), layout="constrained")
     for method, (label, color, marker) in SHOWN.items():
-        values = means(rows, method)
+        values = {line: list(found.values()) for line, found in by_seed(rows, method).items()}
         at = [i for i, line in enumerate(lines) if line in values]
         axes.errorbar(
             [np.mean(values[lines[i]]) for i in at],
