@@ -138,8 +138,8 @@ class AnnotatorTransition(NoiseLayer):
             self.label_log_likelihood(labels), self.log_prior, lambda *derivatives: ([], None)
         )
 
-    def maximise(self, counts: np.ndarray, prior_weight: float, share: float = 1.0) -> None:
-        """Move the matrices to the likeliest ones.
+    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
+        """Replace the matrices by the likeliest ones.
 
         Parameters
         ----------
@@ -147,11 +147,8 @@ class AnnotatorTransition(NoiseLayer):
             Soft counts of true against observed classes.
         prior_weight : float
             Has no part: the prior is that around the matrix of all annotators.
-        share : float, default=1.0
-            How far they go.
         """
-        likeliest = shrunk_transitions(counts, self.annotator_prior)
-        self.reset_transitions((1.0 - share) * self.transitions() + share * likeliest)
+        self.reset_transitions(shrunk_transitions(counts, self.annotator_prior))
 
     def layout(self, n_classes: int, n_hidden: int) -> Layout:
         """Return what the tensors of the layer must be; see `NoiseLayer`."""

@@ -22,6 +22,8 @@ from torch.nn import functional
 from sknoisy._model import equations as F
 from sknoisy._transition.counts import SMALLEST_PROBABILITY, expected_transition
 
+_SLOWER_BY_PRIOR = 20.0
+
 Layout = dict[str, tuple[tuple[int, ...], int | None]]
 
 
@@ -179,7 +181,7 @@ class NoiseLayer(nn.Module, ABC):
         """Return the one matrix of all rows (true, observed), an array in float64."""
         return self.in_double().transition().numpy()
 
-    def maximise(self, counts: np.ndarray, prior_weight: float, share: float = 1.0) -> None:
+    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
         """Move the matrix to the likeliest one, the closed form of the M-step of EM.
 
         Parameters
@@ -188,9 +190,6 @@ class NoiseLayer(nn.Module, ABC):
             Soft counts of true against observed classes.
         prior_weight : float
             Weight of `log_prior` next to the log-likelihood of these counts.
-        share : float, default=1.0
-            How far it goes. Any share of the way raises the expected likelihood, which is concave
-            in the matrix (generalised EM).
         """
         raise TypeError(f"The M-step of {type(self).__name__} has no closed form.")
 
@@ -359,8 +358,16 @@ class ClassTransition(NoiseLayer):
         )
 
     @torch.no_grad()
-    def maximise(self, counts: np.ndarray, prior_weight: float, share: float = 1.0) -> None:
-        """Move the matrix to the likeliest one; see `NoiseLayer`."""
+    def maximise(self, counts: np.ndarray, prior_weight: float) -> None:
+        """Move the matrix to the likeliest one; see `NoiseLayer`.
+
+        With a prior that is worth a times the counts it goes ``1 / (1 + 20 a)`` of the way. Any
+        share of the way raises the expected likelihood, which is concave in the matrix
+        (generalised EM), and a small one leaves the network time to learn first. Without a prior it
+        goes all the way, as published, and follows the network closely: at first that knows
+        little, and soon it has learned wrong labels by heart.
+        """
+        share = 1.0 / (1.0 + _SLOWER_BY_PRIOR * prior_weight / max(float(counts.sum()), 1e-300))
         prior = self.start.cpu().double().numpy() * (prior_weight / self.n_classes)
         before = self._log_transition().exp().cpu().double().numpy()
         transition = expected_transition(counts + prior)

@@ -20,7 +20,6 @@ from sknoisy._net.net import SkorchNet, StageEnd
 from sknoisy._transition.counts import soft_counts
 
 _STEPS_WITH_THE_START = 80
-_SLOWER_BY_PRIOR = 20.0
 
 
 class ClosedFormSteps:
@@ -38,25 +37,14 @@ class ClosedFormSteps:
         The rows to train on; None stands for all.
     learn_transition : bool
         Whether the M-step updates the matrix.
-    share : float, default=1.0
-        How far the matrix goes from where it is to the likeliest one. The likelihood rises with any
-        share; a small one leaves the network time to learn before the matrix follows it, and it
-        follows less what the network has learned by heart.
     """
 
     def __init__(
-        self,
-        net: SkorchNet,
-        data: TrainingData,
-        rows: np.ndarray | None,
-        *,
-        learn_transition: bool,
-        share: float = 1.0,
+        self, net: SkorchNet, data: TrainingData, rows: np.ndarray | None, *, learn_transition: bool
     ) -> None:
         self.net = net
         self.n_classes = data.n_classes
         self.learn_transition = learn_transition
-        self.share = share
         self.dataset = data.dataset(rows)
         self.labels = data.labels(rows)
         self.true_labels = data.true_labels(rows)
@@ -78,7 +66,7 @@ class ClosedFormSteps:
         posterior, evidence = F.posterior_and_evidence(log_proba + column, possible=known is None)
         if self.learn_transition:
             counts = self._counts(posterior, log_proba, column)
-            noise.maximise(counts, net.transition_prior * float(counts.sum()), self.share)
+            noise.maximise(counts, net.transition_prior * float(counts.sum()))
         mean = partial(np.average, evidence.numpy(), weights=self.weight)
         return float(net.group.once(mean))
 
@@ -118,10 +106,6 @@ def train_em(
     1998). Posteriors of the beginning of the epoch would hold on to labels that the network no
     longer believes.
 
-    With a prior of weight a the matrix goes ``1 / (1 + 20 a)`` of the way to the likeliest one.
-    Without a prior it goes all the way, as published, and follows the network closely: at first
-    that knows little, and soon it has learned wrong labels by heart.
-
     Parameters
     ----------
     net, data, rows, learn_transition
@@ -131,8 +115,7 @@ def train_em(
     **stage
         As for `SkorchNet.train_stage`.
     """
-    share = 1.0 / (1.0 + _SLOWER_BY_PRIOR * net.transition_prior)
-    steps = ClosedFormSteps(net, data, rows, learn_transition=learn_transition, share=share)
+    steps = ClosedFormSteps(net, data, rows, learn_transition=learn_transition)
     monitor = _ConvergenceMonitor(tol)
 
     def before_epoch() -> bool:

@@ -162,14 +162,6 @@ def test_changing_a_batch_does_not_change_the_data():
     assert_array_equal(soft, 1)
 
 
-def test_an_extra_tensor_is_shared_so_that_it_can_be_filled_in_later():
-    posterior = torch.zeros(4, 2)
-    dataset = numbered(4, rows=np.array([2, 3]), posterior=posterior)
-    posterior[3] = 1.0
-    X, _ = dataset.take(slice(0, 2))
-    assert X["posterior"].tolist() == [[0.0, 0.0], [1.0, 1.0]]
-
-
 @pytest.mark.parametrize("rows", [None, np.array([5, 1, 3, 8])])
 @pytest.mark.parametrize("extras", [{}, {"weight": np.arange(10) / 2}])
 @pytest.mark.parametrize("kind", ["dense", "sparse", "tensor", "images"])

@@ -1,10 +1,12 @@
 """The noise layers: where they start, what they learn, what they keep."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._model.feature_noise import FeatureTransition
 from sknoisy._model.noise_layers import ClassTransition, LabelFactors
 
@@ -146,3 +148,27 @@ def test_factors_of_batches_are_joined_row_after_row():
     assert joined.row.tolist() == [0, 0, 1, 2, 3, 4, 5]
     assert joined.clean_log_proba[:, 0].tolist() == [0.0] * 3 + [2.0] * 4
     assert joined.log_column[:, 0].tolist() == [1.0] * 3 + [3.0] * 4
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, 2.5])
+def test_an_m_step_goes_part_of_the_way_and_the_likelihood_rises(prior):
+    counts = 100 * OTHER.numpy()
+    layer = ClassTransition(TRANSITION, learnable=False)
+    layer.maximise(counts, prior * counts.sum())
+    evidence = counts + prior * counts.sum() / 3 * TRANSITION.numpy()
+    closed_form = torch.from_numpy(evidence / evidence.sum(axis=1, keepdims=True))
+    assert_close(layer.transition(), TRANSITION + (closed_form - TRANSITION) / (1 + 20 * prior))
+    expected = [(evidence * np.log(T.numpy())).sum() for T in (TRANSITION, layer.transition())]
+    assert expected[1] > expected[0]
+
+
+def test_an_m_step_of_annotators_has_its_own_prior_and_goes_all_the_way():
+    counts = np.stack([30 * OTHER.numpy(), 20 * TRANSITION.numpy()])
+    found = []
+    for prior_weight in (0.0, 100.0):
+        start, answers = np.stack([TRANSITION.numpy()] * 2), np.array([90, 60])
+        layer = AnnotatorTransition(start, answers, annotator_prior=1.0, answer_power=1.0)
+        layer.maximise(counts, prior_weight)
+        found.append(layer.transitions())
+    np.testing.assert_array_equal(*found)
+    assert np.abs(found[0][0] - OTHER.numpy()).max() < 0.05
