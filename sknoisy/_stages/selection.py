@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,24 @@ ERRORS_OF_SUPPORT = 2.33
 
 #: Where a noise layer starts: a matrix, those of annotators, or None for what the paper computes.
 Start = np.ndarray | AnnotatorNoise | None
+
+
+class NamedStart(NamedTuple):
+    """Where a noise layer starts, and what it is called.
+
+    Attributes
+    ----------
+    name : str or None
+    transition : ndarray of shape (true, observed), AnnotatorNoise or None
+    of_folds : sequence of ndarray of shape (true, observed)
+        In each fold the same estimate without the labels that are held out there, by which it is
+        judged. Empty where the layer starts from the same matrix everywhere.
+    """
+
+    name: str | None = None
+    transition: Start = None
+    of_folds: Sequence[np.ndarray] = ()
+
 
 #: A noise layer, or None, and the weights of the network with it.
 State = tuple[Any, dict[str, Any]]
@@ -43,6 +61,8 @@ class Candidate:
         Where the noise layer started.
     before : Candidate or None
         The candidate that its training went on from.
+    of_folds : sequence of ndarray of shape (true, observed)
+        As of `NamedStart`.
     rows : ndarray of int of shape (n_judged,)
         The rows that were held out.
     log_likelihood : ndarray of shape (n_judged,)
@@ -75,6 +95,7 @@ class Candidate:
     transition: Start = None
     before: Candidate | None = None
     trial: Candidate | None = None
+    of_folds: Sequence[np.ndarray] = ()
     penalty: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     log_likelihood: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -91,6 +112,15 @@ class Candidate:
         """The value of the parameter `noise_model` that it stands for."""
         stands_for = {"baseline": None, "observed": None, "em": "s", "trusted": "s"}
         return stands_for.get(self.stage, self.stage)
+
+    @property
+    def named_start(self) -> NamedStart:
+        """Where the noise layer starts."""
+        return NamedStart(self.start, self.transition, self.of_folds)
+
+    def start_in(self, number: int) -> Start:
+        """Return where the noise layer starts in one of the folds."""
+        return self.of_folds[number] if self.of_folds else self.transition
 
     @property
     def chain(self) -> list[Candidate]:

@@ -172,7 +172,8 @@ class Stages:
         elif stage == "c":
             self._attach_feature_noise(candidate)
         elif trial is None:
-            self.attach(self._start_of(candidate), learnable=stage != "trusted")
+            start = self._start_of(candidate, None if fold.valid is None else number)
+            self.attach(start, learnable=stage != "trusted")
         else:
             n_epochs = max(1, most - sum(trial.epochs))
         if stage == "trusted":
@@ -344,11 +345,15 @@ class Stages:
         self.generator.manual_seed(seed)
         torch.manual_seed(seed_of_process(seed, self.net.group.rank))
 
-    def _start_of(self, candidate: Candidate) -> np.ndarray | AnnotatorNoise:
-        """Return the matrix to start from; a confusion comes from the network as it is."""
+    def _start_of(self, candidate: Candidate, number: int | None) -> np.ndarray | AnnotatorNoise:
+        """Return the matrix to start from in a fold, or on all rows.
+
+        A confusion comes from the network as it is.
+        """
         if candidate.start not in _CONFUSION_STARTS:
-            assert candidate.transition is not None
-            return candidate.transition
+            start = candidate.transition if number is None else candidate.start_in(number)
+            assert start is not None
+            return start
         return self._confusion(candidate)
 
     def _confusion(self, candidate: Candidate) -> np.ndarray:

@@ -21,7 +21,14 @@ from sknoisy._data.training_data import TrainingData
 from sknoisy._model.annotator_noise import AnnotatorTransition
 from sknoisy._net.net import SkorchNet
 from sknoisy._stages.folds import stratified_parts
-from sknoisy._stages.selection import Candidate, Start, select, select_noise_model, select_start
+from sknoisy._stages.selection import (
+    Candidate,
+    NamedStart,
+    Start,
+    select,
+    select_noise_model,
+    select_start,
+)
 from sknoisy._stages.stages import TrainingConfig
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.calibration import without_noise
@@ -137,7 +144,7 @@ class AnnotatorTrainer(Trainer):
         The matrices through which they explain answers come from the answers of other rows: those
         of training belong to the rows that the network has seen.
         """
-        candidate = self._try(stage, start, transition, before)
+        candidate = self._try(stage, NamedStart(start, transition), before)
         if self.folds:
             predictions, parts = self._predictions(candidate), self._parts()
             log_likelihood = self.net.group.once(

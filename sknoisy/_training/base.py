@@ -13,7 +13,7 @@ from sknoisy._net.progress import FitProgress
 from sknoisy._net.summary import summarise
 from sknoisy._stages.averaging import averaged
 from sknoisy._stages.folds import Fold, cross_folds, held_out_fold
-from sknoisy._stages.selection import Candidate, Start
+from sknoisy._stages.selection import Candidate, NamedStart, Start
 from sknoisy._stages.stages import Stages, TrainingConfig
 from sknoisy._support.random import draw_seed
 from sknoisy._training.noise_estimates import NoiseEstimator
@@ -41,7 +41,7 @@ class BaseTrainer:
         self.stages = Stages(net, data, config, self.folds, self.seed, progress)
         self.initial_transition = np.eye(data.n_classes)
         self.candidates: list[Candidate] = []
-        self.left_out: list[tuple[str, Start]] = []
+        self.left_out: list[NamedStart] = []
         self.chosen: Candidate | None = None
         self.dropout = self._dropout_rates[0]
         self.estimator = NoiseEstimator(data, config, self.folds, self.seed)

@@ -112,22 +112,51 @@ class NoiseEstimator:
         if self.config.transition_init == "cluster":
             return {"cluster": self.estimate(self._seeded(cluster_start), predict)}
         hold_out = self.config.hold_out
-        calibrated = self._seeded(partial(calibrated_start, may_be_uniform=not hold_out))
-        simple = self.estimate(calibrated, predict)
-        mixture = self.estimate(
-            self._seeded(partial(mixture_start, smooth=self.judges_apart)), predict
-        )
-        found = {"calibrated": simple, "mixture": mixture}
+        found = self._without_counts(predict)
+        simple, mixture = found["calibrated"], found["mixture"]
         if hold_out:
             found = {"uniform": self.estimate(uniform_start, predict, self.unseen), **found}
             found["confident"] = self.estimate(confident_start, predict)
             found["hard"] = self.estimate(hard_start, predict)
+        elif self.leaves_parts_out:
+            others = [of_others._without_counts(predict) for of_others in self._without_parts()]
+            found = {
+                name: one._replace(of_parts=[other[name].transition for other in others])
+                for name, one in found.items()
+            }
         elif self.config.select_noise_model and not (mixture.is_simple and self.can_tell_structure):
             # One of few parameters explains less by itself, but is mostly nearer to the truth.
             gain = mixture.log_likelihood - simple.log_likelihood
             if gain <= self.of_entries(mixture.transition):
                 del found["mixture"]
         return found
+
+    def _without_counts(self, predict: Predict) -> dict[str, Estimate]:
+        """Return the calibrated start and the mixture; predictions are of all rows at once."""
+        calibrated = partial(calibrated_start, may_be_uniform=not self.config.hold_out)
+        mixture = partial(mixture_start, smooth=self.judges_apart)
+        return {
+            "calibrated": self.estimate(self._seeded(calibrated), predict),
+            "mixture": self.estimate(self._seeded(mixture), predict),
+        }
+
+    @property
+    def leaves_parts_out(self) -> bool:
+        """Whether each part of the rows judges an estimate from the others.
+
+        Few rows of each class leave much to chance: an estimate explains the labels that it was
+        made from far better than others, by more than its entries tell. With more rows an estimate
+        from some parts is too far from that of all.
+        """
+        return self.has_few_rows and len(self.folds) > 1 and self.data.trusted is None
+
+    def _without_parts(self) -> list[NoiseEstimator]:
+        """Return an estimator for each part, which estimates from the others."""
+        return [
+            NoiseEstimator(self.data, self.config, others, self.seed)
+            for part in self.folds
+            for others in [[fold for fold in self.folds if fold is not part]]
+        ]
 
     @property
     def can_tell_structure(self) -> bool:
@@ -221,6 +250,8 @@ class NoiseEstimator:
             if self.config.hold_out:
                 start = partial(start, judged=unseen, apart=self.judges_apart)
                 rows = observed
+            elif self.leaves_parts_out:
+                start = partial(start, part=self._parts_of(self._supported_rows(rows)))
             found = self.estimate(start, predict, rows)
             shrunk = self._seeded(partial(calibrated_start, left_out=True))
             simple = self.estimate(shrunk, predict, self.unseen)
@@ -231,9 +262,24 @@ class NoiseEstimator:
                 return {"sparse": found}
             if not self.config.hold_out:
                 self.optimism = simple.optimism
-                return {"calibrated": simple}
+                return {"calibrated": self._with_parts(simple, shrunk, predict)}
         recounted = partial(recounted_start, unseen=np.flatnonzero(unseen), apart=self.judges_apart)
         return {"recounted": self.estimate(recounted, predict, observed)}
+
+    def _parts_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of the fold that holds each of some rows out."""
+        part = np.empty(len(self.data), dtype=np.intp)
+        for number, fold in enumerate(self.folds):
+            part[fold.valid] = number
+        return part[rows]
+
+    def _with_parts(
+        self, estimate: Estimate, start: Callable[..., Any], predict: Predict
+    ) -> Estimate:
+        """Return an estimate with those without each part, if parts judge it."""
+        others = self._without_parts() if self.leaves_parts_out else []
+        found = [other.estimate(start, predict, other.unseen).transition for other in others]
+        return estimate._replace(of_parts=found)
 
     def _is_behind(self, estimate: Estimate, other: Estimate) -> bool:
         """Whether it explains labels that were left out clearly worse than another one.
@@ -328,9 +374,16 @@ class NoiseEstimator:
             data.weight_of(rows),
         )
         found = found if isinstance(found, Estimate) else Estimate(found, np.nan)
-        transition = np.eye(data.n_classes)
-        transition[np.ix_(classes, classes)] = found.transition
-        return found._replace(transition=transition)
+
+        def among_all(matrix: np.ndarray) -> np.ndarray:
+            transition = np.eye(data.n_classes)
+            transition[np.ix_(classes, classes)] = matrix
+            return transition
+
+        return found._replace(
+            transition=among_all(found.transition),
+            of_parts=[among_all(matrix) for matrix in found.of_parts],
+        )
 
 
 def all_but_the_same(transition: np.ndarray, other: np.ndarray) -> bool:

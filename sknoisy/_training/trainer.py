@@ -14,15 +14,16 @@ from sknoisy._stages.selection import (
     ERRORS_OF_STARTS,
     ERRORS_OF_SUPPORT,
     Candidate,
+    NamedStart,
     Start,
     select,
     select_dropout,
     select_noise_model,
     select_start,
 )
-from sknoisy._training.noise_estimates import Predict, are_far
+from sknoisy._training.noise_estimates import Predict, all_but_the_same, are_far
 from sknoisy._training.trials import ERRORS_OF_TRIALS, TrialsOfStarts
-from sknoisy._transition.starts import Estimate, with_own_label_likeliest
+from sknoisy._transition.starts import Estimate
 
 _MOST_RECOUNTS = 5
 
@@ -73,7 +74,8 @@ class Trainer(TrialsOfStarts):
         elif config.noise_model is None:
             self._finish(self._try_any_dropout("baseline"))
         elif not config.learn_transition:
-            self._finish(self._try_any_dropout(self._joint_stage, "array", self._given_start()))
+            given = NamedStart("array", self._given_start())
+            self._finish(self._try_any_dropout(self._joint_stage, given))
         else:
             self._finish(self._select())
         last = self.chosen
@@ -118,15 +120,14 @@ class Trainer(TrialsOfStarts):
         before = plain if self._keeps_baseline(plain) else None
         ahead = self._ahead(plain, before, starts)
         names = {trial.start for trial in ahead}
-        self.left_out = [start for start in starts if start[0] not in names]
+        self.left_out = [start for start in starts if start.name not in names]
         tried = self._compete(ahead, before)
         cautious = self.config.select_noise_model
         best = tried[0]
         if self.folds:
             best = select_start(tried, cautious=cautious, n_errors=self._errors_of_starts)
         if self.estimator.can_recount:
-            again, best = self._estimated_again(best)
-            tried = [*tried, *again]
+            tried, best = self._refined(tried, best, before)
         self.candidates += tried
         if not self._tries_c:
             return [plain, best]
@@ -153,7 +154,7 @@ class Trainer(TrialsOfStarts):
 
     def _is_open(self, plain: Candidate) -> bool:
         """Whether a noise model may be kept although plain training explains labels as well."""
-        left_out = any(_says_much(start) for _, start in self.left_out)
+        left_out = any(_says_much(start.transition) for start in self.left_out)
         return left_out or bool(self._with_much_noise(plain))
 
     def _supported(self, plain: Candidate) -> Candidate | None:
@@ -173,8 +174,8 @@ class Trainer(TrialsOfStarts):
         if not averages:
             baseline = plain.chain[0]
             before = baseline if self._keeps_baseline(baseline) else None
-            others = [start for start in self.left_out if _says_much(start[1])]
-            averages = [self._try(self._joint_stage, *start, before) for start in others]
+            others = [start for start in self.left_out if _says_much(start.transition)]
+            averages = [self._try(self._joint_stage, start, before) for start in others]
             self.candidates += averages
         with_c = [c for average in averages for c in self._tried_c(average)]
         self.candidates += with_c
@@ -278,12 +279,11 @@ class Trainer(TrialsOfStarts):
     def _try(
         self,
         stage: str,
-        start: str | None = None,
-        transition: Start = None,
+        start: NamedStart = NamedStart(),  # noqa: B008
         before: Candidate | None = None,
     ) -> Candidate:
         """Train a stage in each fold and judge it by the rows that are held out there."""
-        candidate = self._candidate(stage, start, transition, before)
+        candidate = self._candidate(stage, start, before)
         for number in range(len(self.folds)):
             self._train_in(number, candidate)
         return candidate
@@ -293,7 +293,7 @@ class Trainer(TrialsOfStarts):
 
         It is then left out, and the starts are in the order in which they were given.
         """
-        tried = [self._candidate(self._joint_stage, t.start, t.transition, before) for t in trials]
+        tried = [self._candidate(self._joint_stage, t.named_start, before) for t in trials]
         for candidate, trial in zip(tried, trials, strict=True):
             if self._goes_on_from_trials and trial.states:
                 candidate.trial = trial
@@ -304,23 +304,46 @@ class Trainer(TrialsOfStarts):
                 tried = self._not_behind(tried)
         return tried
 
-    def _estimated_again(self, best: Candidate) -> tuple[list[Candidate], Candidate]:
+    def _refined(
+        self, tried: list[Candidate], best: Candidate, before: Candidate | None
+    ) -> tuple[list[Candidate], Candidate]:
+        """Return what was tried, also with estimates from joint training, and the best of all.
+
+        With few rows of a class the estimates of all starts are refined, among them that of the
+        most cautious one: which of them leads further is chance.
+        """
+        firsts = [best]
+        if self.estimator.leaves_parts_out:
+            cautious = [start for start in self.left_out if start.name == "calibrated"]
+            tried = [*tried, *[self._try(self._joint_stage, start, before) for start in cautious]]
+            firsts += [candidate for candidate in tried if candidate is not best]
+        ends: list[Candidate] = []
+        for first in firsts:
+            again, end = self._estimated_again(first, tried)
+            tried, ends = [*tried, *again], [*ends, end]
+        return tried, self._best_of(ends)
+
+    def _estimated_again(
+        self, best: Candidate, known: list[Candidate]
+    ) -> tuple[list[Candidate], Candidate]:
         """Return what was trained with estimates from the joint training, and the best of all.
 
         Where rows are not few, one wrong label a class is the simplest explanation.
         """
-        again = self._tried_again(best)
+        again = self._tried_again(best, known)
         if self.estimator.has_few_rows or not self.estimator.has_many_classes:
             no_better = bool(again) and self._best_of([best, *again]) is best
             if no_better and again[0].start == "sparse" and self.estimator.has_few_rows:
-                again += self._tried_again(best, balanced=False)
+                again += self._tried_again(best, [*known, *again], balanced=False)
             n_errors = self._errors_of_starts
             return again, select_start([best, *again], cautious=True, n_errors=n_errors)
         sparse = [c for c in again if c.start == "sparse"]
         others = [c for c in again if c.start != "sparse"]
         return again, select_start([*sparse, best, *others], cautious=True)
 
-    def _tried_again(self, best: Candidate, *, balanced: bool = True) -> list[Candidate]:
+    def _tried_again(
+        self, best: Candidate, known: list[Candidate], *, balanced: bool = True
+    ) -> list[Candidate]:
         """Train anew with an estimate from the joint training, as long as it helps.
 
         With many classes, or few rows of each, the predictions of the baseline are poor, and so is
@@ -329,7 +352,7 @@ class Trainer(TrialsOfStarts):
         rows are not few and it is clearly behind then, it is not sought again. Where starts are not
         poor, an estimate has to explain more at once, and training goes on from the same weights
         unless the estimate is far from what they were trained with; after one that is near there is
-        no other.
+        no other. Where each part judges an estimate from the others, that ends where another led.
         """
         tried, last = list[Candidate](), best
         poor = self.estimator.starts_are_poor
@@ -338,10 +361,14 @@ class Trainer(TrialsOfStarts):
             found = self._recounted(recount, last)
             if found is None:
                 break
-            name, start = found
-            anew = poor or not self.config.hold_out or are_far(start, np.asarray(last.transition))
+            name, matrix = found.name, np.asarray(found.transition)
+            if self.estimator.leaves_parts_out and any(
+                all_but_the_same(matrix, np.asarray(c.transition)) for c in [*known, *tried]
+            ):
+                break
+            anew = poor or not self.config.hold_out or are_far(matrix, np.asarray(last.transition))
             before = best.before if anew else last
-            tried.append(self._try(self._joint_stage, name, start, before))
+            tried.append(self._try(self._joint_stage, found, before))
             previous, last = last, tried[-1]
             gain, error = last.gain(previous)
             if not anew or (name == previous.start and gain <= ERRORS_OF_TRIALS * error):
@@ -353,7 +380,7 @@ class Trainer(TrialsOfStarts):
 
     def _recounted(
         self, recount: Callable[[Predict], dict[str, Estimate]], last: Candidate
-    ) -> tuple[str, np.ndarray] | None:
+    ) -> NamedStart | None:
         """Return the estimate that explains most beside the predictions that it comes from.
 
         None if it explains no more than what these were trained with. Where starts are poor, a
@@ -361,38 +388,36 @@ class Trainer(TrialsOfStarts):
         """
         estimates = self.net.group.lead(recount, self._predictor(last))
         self.estimator.optimism = self.net.group.once(lambda: self.estimator.optimism)
-        starts = {
-            name: with_own_label_likeliest(estimate.transition)
-            for name, estimate in estimates.items()
-        }
+        starts = {start.name: start for start in self._named(estimates)}
         poor = self.estimator.starts_are_poor
         if poor and "sparse" in starts:
-            return "sparse", starts["sparse"]
-        gains = {name: self._gain_beside(last, name, start) for name, start in starts.items()}
+            return starts["sparse"]
+        gains = {name: self._gain_beside(last, start) for name, start in starts.items()}
         best = max(gains, key=lambda name: gains[name][0])
         gain, error = gains[best]
         is_better = gain > (0.0 if poor else self._errors_of_starts * error)
-        return (best, starts[best]) if is_better else None
+        return starts[best] if is_better else None
 
     @property
     def _errors_of_starts(self) -> float:
         """Standard errors by which a start must be better; none where other labels judge it."""
-        return 0.0 if self.estimator.judges_apart else ERRORS_OF_STARTS
+        others_judge = self.estimator.judges_apart or self.estimator.leaves_parts_out
+        return 0.0 if others_judge else ERRORS_OF_STARTS
 
-    def _gain_beside(self, best: Candidate, name: str, start: np.ndarray) -> tuple[float, float]:
+    def _gain_beside(self, best: Candidate, start: NamedStart) -> tuple[float, float]:
         """Return by how much another start explains more beside equal predictions, and the error.
 
         The predictions are those of networks that were trained with the start of `best`.
         """
-        beside = self._candidate("start", name, start, None)
-        for fold, state in zip(self.folds, best.states, strict=True):
+        beside = self._candidate("start", start, None)
+        for number, (fold, state) in enumerate(zip(self.folds, best.states, strict=True)):
             self.stages.restore(state)
-            self._judge_candidate(beside, fold, start)
+            self._judge_candidate(beside, fold, np.asarray(beside.start_in(number)))
         return beside.gain(best)
 
     def _tried_c(self, best: Candidate) -> list[Candidate]:
         """Try the c-model, but not in more folds where it explains less in the first."""
-        candidate = self._candidate("c", best.start, best.transition, best)
+        candidate = self._candidate("c", best.named_start, best)
         candidate.trusted_weight = best.trusted_weight
         return self._tried_against(best, candidate)
 

@@ -7,9 +7,14 @@ import time
 import numpy as np
 
 from sknoisy._net.summary import check_no_nan
-from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, Start, select
+from sknoisy._stages.selection import ERRORS_OF_STARTS, Candidate, NamedStart, Start, select
 from sknoisy._training.base import BaseTrainer
-from sknoisy._training.noise_estimates import Predict, all_but_the_same, are_far, say_no_noise
+from sknoisy._training.noise_estimates import (
+    Predict,
+    all_but_the_same,
+    are_far,
+    say_no_noise,
+)
 from sknoisy._transition.starts import Estimate, with_own_label_likeliest
 from sknoisy._transition.trusted import trusted_counts
 
@@ -34,17 +39,17 @@ class TrialsOfStarts(BaseTrainer):
         """Return what the user gave to start from."""
         return np.asarray(self.config.transition_init)
 
-    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
-        """Return names and matrices that the noise layer may start from, the simplest first.
+    def _starts(self, plain: Candidate) -> list[NamedStart]:
+        """Return what the noise layer may start from, the simplest first.
 
         Those of the paper and of its code, None, are computed from the network that training goes
         on from.
         """
         init = self.config.transition_init
         if not isinstance(init, str):
-            return [("array", self._given_start())]
+            return [NamedStart("array", self._given_start())]
         if self.config.counts_confusion:
-            return [(init, None)]
+            return [NamedStart(init)]
         if not self.folds or self.estimator.supported.sum() < 2:
             return []
         began, self.estimator.optimism = time.perf_counter(), 0.0
@@ -58,15 +63,22 @@ class TrialsOfStarts(BaseTrainer):
             names = ["mixture"] if self.estimator.has_many_classes else []
             others = {name: estimates.pop(name) for name in [*names, "confident", "hard"]}
             estimates |= self._most_likely(others)
-        starts = {
-            name: with_own_label_likeliest(estimate.transition)
-            for name, estimate in estimates.items()
-        }
-        if self.config.select_noise_model and say_no_noise(list(starts.values())):
+        starts = self._named(estimates)
+        silent = {start.name for start in starts if say_no_noise([np.asarray(start.transition)])}
+        if self.config.select_noise_model and len(silent) == len(starts):
             return []
-        if "uniform" in starts and say_no_noise([starts["uniform"]]):
-            del starts["uniform"]
-        return list(starts.items())
+        return [start for start in starts if start.name != "uniform" or "uniform" not in silent]
+
+    @staticmethod
+    def _named(estimates: dict[str, Estimate]) -> list[NamedStart]:
+        """Return estimates as starts, whose own labels are likeliest."""
+        likeliest = with_own_label_likeliest
+        return [
+            NamedStart(
+                name, likeliest(found.transition), [likeliest(one) for one in found.of_parts]
+            )
+            for name, found in estimates.items()
+        ]
 
     def _pay_for_shrunk_entries(self, calibrated: Estimate, mixture: Estimate) -> None:
         """Let the calibrated start pay for what is free in its rows, if there are some classes.
@@ -111,15 +123,12 @@ class TrialsOfStarts(BaseTrainer):
         best = list(starts)[int(np.argmin(losses))]
         return {best: starts[best]}
 
-    def _candidate(
-        self,
-        stage: str,
-        start: str | None,
-        transition: Start,
-        before: Candidate | None,
-    ) -> Candidate:
-        penalty = self.estimator.penalty(start, transition)
-        return Candidate(stage, start, transition, before, penalty=penalty, dropout=self.dropout)
+    def _candidate(self, stage: str, start: NamedStart, before: Candidate | None) -> Candidate:
+        of_folds = start.of_folds
+        penalty = 0.0 if of_folds else self.estimator.penalty(start.name, start.transition)
+        return Candidate(
+            stage, *start[:2], before, of_folds=of_folds, penalty=penalty, dropout=self.dropout
+        )
 
     def _begin(self, number: int, candidate: Candidate) -> None:
         """Give the network the weights from which the training of a candidate starts."""
@@ -134,7 +143,7 @@ class TrialsOfStarts(BaseTrainer):
         self,
         plain: Candidate,
         before: Candidate | None,
-        starts: list[tuple[str, Start]],
+        starts: list[NamedStart],
     ) -> list[Candidate]:
         """Return short joint trainings of the starts that are not clearly behind another one.
 
@@ -145,16 +154,15 @@ class TrialsOfStarts(BaseTrainer):
         one that has more to explain with, and is estimated from the same labels, is ahead in the
         first epochs more often than at their end.
         """
-        distinct: list[tuple[str, Start]] = []
+        distinct: list[NamedStart] = []
         for start in starts:
-            if not any(
-                all_but_the_same(np.asarray(start[1]), np.asarray(other)) for _, other in distinct
-            ):
+            matrix = np.asarray(start.transition)
+            if not any(all_but_the_same(matrix, np.asarray(s.transition)) for s in distinct):
                 distinct.append(start)
-        tried = [self._candidate("start", *start, before) for start in distinct]
+        tried = [self._candidate("start", start, before) for start in distinct]
         if len(tried) == 1 or not self.folds:
             return tried
-        simplest = distinct[0][0]
+        simplest = distinct[0].name
         n_epochs = max(_SHORTEST_TRAINING, plain.epochs[0] // _SHORT_TRAINING)
         n_epochs = min(n_epochs, self.config.max_epochs)
         if not self.config.hold_out:
@@ -202,7 +210,7 @@ class TrialsOfStarts(BaseTrainer):
                 self.stages.restore(trial.states.pop())
             else:
                 self._begin(0, trial)
-            transition = None if trial.epochs else np.asarray(trial.transition)
+            transition = None if trial.epochs else np.asarray(trial.start_in(0))
             self.stages.loss_after(self.folds[0], more, transition, number=len(trial.epochs))
             trial.epochs.append(more)
             trial.states.append(self.stages.state())

@@ -8,7 +8,7 @@ import numpy as np
 
 from sknoisy._data.trusted import UNKNOWN
 from sknoisy._stages.folds import FEWEST_ROWS, Fold, held_out_with_checked
-from sknoisy._stages.selection import Candidate, Start, select_noise_model, select_start
+from sknoisy._stages.selection import Candidate, NamedStart, select_noise_model, select_start
 from sknoisy._training.noise_estimates import MANY_CLASSES
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.counts import expected_transition
@@ -134,7 +134,7 @@ class TrustedTrainer(Trainer):
         self.stages.restore(best.states[0])
         noise = self.net.network.noise
         assert noise is not None
-        return self._try("trusted", "trusted_only", noise.matrix())
+        return self._try("trusted", NamedStart("trusted_only", noise.matrix()))
 
     def _tried_heavier(self, best: Candidate) -> list[Candidate]:
         """Train with few checked rows more often than others, as long as that helps.
@@ -147,7 +147,7 @@ class TrustedTrainer(Trainer):
             weight = round(share * (n_rows - n_checked) / n_checked)
             if weight < 2:
                 continue
-            heavier = self._candidate(best.stage, best.start, best.transition, best.before)
+            heavier = self._candidate(best.stage, best.named_start, best.before)
             heavier.trusted_weight = weight
             tried += self._tried_against(best, heavier)
             if heavier.gain(best)[0] <= 0:
@@ -181,7 +181,7 @@ class TrustedTrainer(Trainer):
         error = np.sqrt(sum(variance) + smallest)
         return bool(abs(mean[0] - mean[1]) > _ERRORS_OF_NOISE * error)
 
-    def _starts(self, plain: Candidate) -> list[tuple[str, Start]]:
+    def _starts(self, plain: Candidate) -> list[NamedStart]:
         if not isinstance(self.config.transition_init, str):
             return super()._starts(plain)
         if self.config.counts_confusion:
@@ -202,7 +202,7 @@ class TrustedTrainer(Trainer):
             starts["trusted"] = group.lead(estimate, predict).transition
         starts["counted"] = expected_transition(counted)
         return [
-            (name, found)
+            NamedStart(name, found)
             for name, found in starts.items()
             if name == "counted" or not contradict(counts, found)
         ]

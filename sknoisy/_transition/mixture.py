@@ -199,7 +199,7 @@ def fit_mixture(
     *,
     random_state: int | None = None,
     starts: Sequence[np.ndarray] = (),
-    from_clusters: bool = True,
+    n_clusterings: int = 1,
     keep_names: bool = False,
     kinds: Sequence[str] = ("free",),
 ) -> MixtureFit:
@@ -211,8 +211,9 @@ def fit_mixture(
         As of `mixture_start`.
     starts : sequence of ndarray of shape (n_samples,), default=()
         Classes of the rows that EM starts from as well.
-    from_clusters : bool, default=True
-        Whether EM starts from clusters of the predictions as well.
+    n_clusterings : int, default=1
+        EM starts from so many clusterings of the predictions as well. With few rows each leads to
+        another maximum.
     keep_names : bool, default=False
         Whether EM begins with `starts` only, and the classes have their names.
     kinds : sequence of {"free", "balanced", "sparse", "symmetric", "smooth"}, default=("free",)
@@ -230,9 +231,11 @@ def fit_mixture(
     first = [classes[rows] for classes in starts]
     if not keep_names:
         first.insert(0, some.argmax(axis=1))
-    if from_clusters and not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
-        clusters = fit_clusters(some, weights, random_state).labels_
-        first.append(_named(clusters, labels, n_classes, weights))
+    if not keep_names and len(some) >= _ROWS_PER_CLUSTER * n_classes:
+        rng = np.random.RandomState(random_state)
+        for _ in range(n_clusterings):
+            clusters = fit_clusters(some, weights, rng).labels_
+            first.append(_named(clusters, labels, n_classes, weights))
     fit = partial(fit_noisy_mixture, n_classes=n_classes, weight=weights, keep_names=keep_names)
     fits = [
         MixtureFit(fit(scores, labels, classes, kind=kind), view, kind, rows, classes)
@@ -554,9 +557,13 @@ def heaviest_diagonal(counts: np.ndarray) -> np.ndarray:
     return order
 
 
-def fit_clusters(log_proba: np.ndarray, weight: np.ndarray | None, seed: int | None) -> KMeans:
+def fit_clusters(
+    log_proba: np.ndarray,
+    weight: np.ndarray | None,
+    random_state: int | np.random.RandomState | None,
+) -> KMeans:
     """Return as many clusters of predictions as there are classes."""
-    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=seed)
+    kmeans = KMeans(log_proba.shape[1], n_init=4, random_state=random_state)
     with warnings.catch_warnings():
         # Fewer different predictions than classes leave clusters empty.
         warnings.simplefilter("ignore", ConvergenceWarning)

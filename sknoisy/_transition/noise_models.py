@@ -407,7 +407,7 @@ class _Rows:
             self.target,
             random_state=0,
             starts=[posterior.argmax(axis=1)],
-            from_clusters=self.n_classes <= _MOST_CLASSES_FOR_LAYERS,
+            n_clusterings=int(self.n_classes <= _MOST_CLASSES_FOR_LAYERS),
         )
         mixture = fit.mixture
         return NoiseModel(lambda given: of_mixture(mixture, fit.view(given)), mixture.transition)

@@ -9,7 +9,7 @@ network that has seen a label believes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
 _FEWEST_CLASSES_FOR_ONE_KIND = 50
 _FEWEST_ROWS_FOR_ONE_KIND = 2_000
+_CLUSTERINGS_OF_FEW_ROWS = 3
 _SMALLEST_TRANSITION = 1e-12
 _POWERS = (1.0, 1.5, 2.0, 3.0)
 _RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -72,6 +73,8 @@ class Estimate(NamedTuple):
         By how many labels each of its rows was shrunk to one rate.
     is_simple : bool
         Whether it is a mixture of few wrong labels, or of classes that are confused.
+    of_parts : sequence of ndarray of shape (true, observed)
+        The same estimate without each part of the labels, if that was asked for.
     """
 
     transition: np.ndarray
@@ -80,6 +83,7 @@ class Estimate(NamedTuple):
     optimism: float = 0.0
     shrunk_by: float = 0.0
     is_simple: bool = False
+    of_parts: Sequence[np.ndarray] = ()
 
 
 def _judged(
@@ -395,6 +399,7 @@ def sparse_start(
     may_be_symmetric: bool = True,
     judged: np.ndarray | None = None,
     apart: bool = True,
+    part: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Estimate:
     """Return the matrix of classes that turn into one wrong label each, for the most part.
@@ -419,8 +424,11 @@ def sparse_start(
         Rows whose likelihood is of interest. None: each part of the rows is left out in turn.
     apart : bool, default=True
         Whether the estimate is that of the other rows; otherwise it is that of all.
+    part : ndarray of int of shape (n_samples,), default=None
+        Number of the part of each row that is left out in turn, and has an estimate of its own.
+        None: one of five that are drawn.
     random_state : int or None, default=None
-        Of the parts that are left out in turn.
+        Of the parts that are drawn.
 
     Returns
     -------
@@ -430,8 +438,10 @@ def sparse_start(
     def estimate(symmetric: bool) -> Estimate:
         fit = partial(fit_sparse_noise, balanced=balanced, symmetric=symmetric)
         if judged is None:
-            left_out = _left_out(fit, log_proba, target, weight, random_state)
-            return _judged(fit(log_proba, target, weight), weight, left_out)
+            numbers = parts(len(target), random_state) if part is None else part
+            left_out, others = _left_out(fit, log_proba, target, weight, numbers)
+            estimated = _judged(fit(log_proba, target, weight), weight, left_out)
+            return estimated if part is None else estimated._replace(of_parts=others)
         rows = ~judged if apart else np.ones_like(judged)
         weights = None if weight is None else weight[rows]
         found = fit(log_proba[rows], target[rows], weights)
@@ -456,11 +466,13 @@ def _left_out(
     log_proba: np.ndarray,
     target: np.ndarray,
     weight: np.ndarray | None,
-    seed: int | None,
-) -> np.ndarray:
-    """Return the log-likelihood of each label beside what was fitted to those of other parts."""
-    log_likelihood = np.empty(len(target))
-    part = parts(len(target), seed)
+    part: np.ndarray,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the log-likelihood of each label beside what was fitted to those of other parts.
+
+    And the matrices of these fits.
+    """
+    log_likelihood, matrices = np.empty(len(target)), []
     for number in np.unique(part):
         out = part == number
         others = None if weight is None else weight[~out]
@@ -469,7 +481,8 @@ def _left_out(
         log_column = np.log(found.transition).T[target[out]]
         seen = with_sharpness(log_proba[out] + found.offset, log_column, found.sharpness)
         log_likelihood[out] = seen.log_likelihood
-    return log_likelihood
+        matrices.append(found.transition)
+    return log_likelihood, matrices
 
 
 def mixture_start(
@@ -490,6 +503,7 @@ def mixture_start(
     noise is heavy, and no one start serves both. With three to 49 classes, and below 2000 rows or
     with some of each class (see `are_few_rows`), it is fitted with balanced classes as well, and
     from the best of these a sparse, a symmetric and a smooth mixture (see `most_likely_kind`).
+    Below 2000 rows it starts from three clusterings.
 
     Parameters
     ----------
@@ -510,16 +524,18 @@ def mixture_start(
     Estimate
     """
     n_samples, n_classes = log_proba.shape
+    few = n_samples < _FEWEST_ROWS_FOR_ONE_KIND
     some = 2 < n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and (
-        n_samples < _FEWEST_ROWS_FOR_ONE_KIND or are_few_rows(n_samples, n_classes, *SOME_ROWS)
+        few or are_few_rows(n_samples, n_classes, *SOME_ROWS)
     )
+    n_clusterings = _CLUSTERINGS_OF_FEW_ROWS if some and few else 1
     kinds = ("free", "balanced") if some else ("free",)
     with threads_for_classes(n_classes):
         fit = fit_mixture(
             log_proba,
             target,
             weight,
-            from_clusters=from_clusters,
+            n_clusterings=n_clusterings if from_clusters else 0,
             kinds=kinds,
             random_state=random_state,
         )

@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sknoisy import NoisyLabelClassifier
 from sknoisy._stages import selection
+from sknoisy._stages.selection import NamedStart
 from sknoisy._training import trainer
 from sknoisy.noise import corrupt_labels, instance_transition, pair_transition
 
@@ -79,12 +80,14 @@ def test_a_start_that_was_left_out_is_asked_where_the_others_say_little(
 ):
     timid, starts = 0.99 * np.eye(6) + 0.01 / 6, trainer.Trainer._starts
     monkeypatch.setattr(
-        trainer.Trainer, "_starts", lambda self, plain: [("timid", timid), *starts(self, plain)]
+        trainer.Trainer,
+        "_starts",
+        lambda self, plain: [NamedStart("timid", timid), *starts(self, plain)],
     )
     monkeypatch.setattr(
         trainer.Trainer,
         "_ahead",
-        lambda self, plain, before, starts: [self._candidate("start", *starts[0], before)],
+        lambda self, plain, before, starts: [self._candidate("start", starts[0], before)],
     )
     model = fit(rows, noise_model=noise_model)
     assert model.noise_model_ == kept

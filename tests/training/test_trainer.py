@@ -1,6 +1,7 @@
 """The trainer: what it holds out, where it starts from, what it keeps, and what EM does."""
 
 import copy
+import dataclasses
 import warnings
 from functools import cache
 
@@ -70,7 +71,7 @@ def untrained(first):
     """Return what lets all starts from one on compete without a short training."""
 
     def ahead(self, plain, before, starts):
-        return [self._candidate("start", *start, before) for start in starts[first:]]
+        return [self._candidate("start", start, before) for start in starts[first:]]
 
     return ahead
 
@@ -344,7 +345,7 @@ def test_of_two_ways_to_count_that_with_the_likeliest_held_out_labels_competes(
     competing = []
 
     def ahead(self, plain, before, starts):
-        competing.extend(name for name, _ in starts)
+        competing.extend(start.name for start in starts)
         return untrained(2)(self, plain, before, starts)
 
     monkeypatch.setattr(Trainer, "_ahead", ahead)
@@ -576,19 +577,67 @@ def test_with_few_rows_of_a_class_one_wrong_label_of_each_is_sought_as_long_as_i
     assert estimator.noise_model_ == "s"
 
 
-def test_a_sparse_start_pays_for_what_it_explains_of_its_own_labels(monkeypatch):
+def test_an_estimate_from_few_rows_is_judged_by_parts_that_it_does_not_come_from(monkeypatch):
     X, y, _ = few_rows()
-    costs = []
+    made = []
 
-    def noted(self, start, transition, truly=noise_estimates.NoiseEstimator.penalty):
-        penalty = truly(self, start, transition)
-        if start == "sparse":
-            costs.append((penalty, self.optimism))
-        return penalty
+    def noted(self, stage, start, before, truly=Trainer._candidate):
+        made.append(truly(self, stage, start, before))
+        return made[-1]
 
-    monkeypatch.setattr(noise_estimates.NoiseEstimator, "penalty", noted)
+    monkeypatch.setattr(Trainer, "_candidate", noted)
     classifier(max_epochs=10, lr=0.01).fit(X, y)
-    assert costs and all(penalty == optimism > 0 for penalty, optimism in costs)
+    found = {candidate.start: candidate for candidate in made if candidate.start}
+    assert {"calibrated", "mixture", "sparse"} <= set(found)
+    for candidate in found.values():
+        assert len(candidate.of_folds) == 4
+        assert candidate.penalty == 0
+        for number, matrix in enumerate(candidate.of_folds):
+            assert candidate.start_in(number) is matrix
+            assert_allclose(matrix.sum(axis=1), 1)
+            assert not np.array_equal(matrix, candidate.transition)
+
+
+def test_what_no_label_of_a_part_has_told_does_not_depend_on_them(monkeypatch):
+    X, y, _ = few_rows()
+    seen = []
+
+    def noted(self, predict, truly=NoiseEstimator.estimates):
+        log_proba = predict(np.arange(len(self.data))).astype(np.float64).__getitem__
+        valid, target = self.folds[1].valid, self.data.target.copy()
+        target[valid] = np.random.RandomState(0).permutation(target[valid])
+        others = dataclasses.replace(self.data, target=target)
+        of_others = NoiseEstimator(others, self.config, self.folds, self.seed)
+        seen.append((truly(self, log_proba), truly(of_others, log_proba)))
+        return seen[0][0]
+
+    monkeypatch.setattr(NoiseEstimator, "estimates", noted)
+    classifier(max_epochs=3, lr=0.01).fit(X, y)
+    ((found, other),) = seen
+    for name in ("calibrated", "mixture"):
+        same = [
+            np.array_equal(*both)
+            for both in zip(found[name].of_parts, other[name].of_parts, strict=True)
+        ]
+        assert same == [False, True, False, False]
+
+
+def test_all_starts_of_few_rows_are_refined_until_one_leads_where_another_led(monkeypatch):
+    X, y, transition = few_rows()
+    firsts = []
+
+    def noted(self, best, known, truly=Trainer._estimated_again):
+        firsts.append(best.start)
+        return truly(self, best, known)
+
+    def found(self, predict, **options):
+        return {"sparse": Estimate(transition, -1.0, of_parts=[transition] * 4)}
+
+    monkeypatch.setattr(Trainer, "_estimated_again", noted)
+    monkeypatch.setattr(NoiseEstimator, "recounts", found)
+    estimator = classifier(max_epochs=3, lr=0.01).fit(X, y)
+    assert set(firsts) == {"calibrated", "mixture"} and len(firsts) == 2
+    assert [report["start"] for report in estimator.selection_].count("sparse") == 1
 
 
 def test_an_estimate_that_is_clearly_behind_is_not_trained_with(monkeypatch, spy):

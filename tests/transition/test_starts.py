@@ -178,12 +178,12 @@ def test_confident_leaves_out_rows_below_the_mean_of_their_class():
     assert_allclose(confident_start(np.log(proba), target), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("best", range(8))
+@pytest.mark.parametrize("best", range(16))
 def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
-    """Two views, from predicted classes and from clusters, free and balanced."""
+    """Two views, from predicted classes and three clusterings, free and balanced."""
     fits = [
-        NoisyMixture(uniform_transition(3, 0.1 * i), float(i == best), *[np.zeros(3)] * 3)
-        for i in range(8)
+        NoisyMixture(uniform_transition(3, 0.05 * i), float(i == best), *[np.zeros(3)] * 3)
+        for i in range(16)
     ]
     remaining = iter(fits)
     monkeypatch.setattr(mixture, "fit_noisy_mixture", lambda *a, **k: next(remaining))
