@@ -18,7 +18,7 @@ from sknoisy._stages.selection import (
     select_noise_model,
     select_start,
 )
-from sknoisy._training.refinement import RefinementOfStarts
+from sknoisy._training.trials import TrialsOfStarts
 
 #: Weights of the c-model for each row, above which it is not tried unless it was asked for.
 _MOST_WEIGHTS_PER_ROW = 20
@@ -30,7 +30,7 @@ _MUCH_NOISE = 0.05
 _MOST_PARTS = 3
 
 
-class Trainer(RefinementOfStarts):
+class Trainer(TrialsOfStarts):
     """Take a net through its stages, and keep the noise model only if it earns its place.
 
     Rows are held out, or, when they are few, each part of them is held out in turn from a network
