@@ -48,6 +48,7 @@ _FEWEST_CALIBRATION_ROWS = 1_000
 _MOST_CLASSES_TO_CALIBRATE = 200
 _FEWEST_CLASSES_FOR_ONE_KIND = 50
 _FEWEST_ROWS_FOR_ONE_KIND = 2_000
+_FEWEST_CLASSES_FOR_CLUSTERINGS = 6
 _CLUSTERINGS_OF_FEW_ROWS = 3
 _SMALLEST_TRANSITION = 1e-12
 _POWERS = (1.0, 1.5, 2.0, 3.0)
@@ -503,7 +504,7 @@ def mixture_start(
     noise is heavy, and no one start serves both. With three to 49 classes, and below 2000 rows or
     with some of each class (see `are_few_rows`), it is fitted with balanced classes as well, and
     from the best of these a sparse, a symmetric and a smooth mixture (see `most_likely_kind`).
-    Below 2000 rows it starts from three clusterings.
+    Below 2000 rows, and with six classes and more, it starts from three clusterings.
 
     Parameters
     ----------
@@ -528,7 +529,8 @@ def mixture_start(
     some = 2 < n_classes < _FEWEST_CLASSES_FOR_ONE_KIND and (
         few or are_few_rows(n_samples, n_classes, *SOME_ROWS)
     )
-    n_clusterings = _CLUSTERINGS_OF_FEW_ROWS if some and few else 1
+    several = some and few and n_classes >= _FEWEST_CLASSES_FOR_CLUSTERINGS
+    n_clusterings = _CLUSTERINGS_OF_FEW_ROWS if several else 1
     kinds = ("free", "balanced") if some else ("free",)
     with threads_for_classes(n_classes):
         fit = fit_mixture(

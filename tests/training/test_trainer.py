@@ -20,7 +20,7 @@ from sknoisy._stages.em import ClosedFormSteps
 from sknoisy._stages.folds import stratified_parts
 from sknoisy._stages.selection import Candidate
 from sknoisy._stages.stages import Stages
-from sknoisy._training import noise_estimates, trainer, trials
+from sknoisy._training import noise_estimates, trials
 from sknoisy._training.noise_estimates import NoiseEstimator
 from sknoisy._training.trainer import Trainer
 from sknoisy._transition.starts import Estimate
@@ -526,7 +526,7 @@ def test_with_many_classes_one_wrong_label_each_is_sought_unless_it_explains_les
 def test_where_rows_are_some_training_goes_on_with_an_estimate_that_explains_more(
     monkeypatch, spy, early_stopping, far, sparse, n_tried
 ):
-    monkeypatch.setattr(trainer, "are_far", lambda *args: far)
+    monkeypatch.setattr(trials, "are_far", lambda *args: far)
     monkeypatch.setattr(Trainer, "_keeps_baseline", lambda self, plain: False)
     X, y = make_blobs(600, 8, centers=6, cluster_std=3.0, random_state=0)
     observed = corrupt_labels(y, pair_transition(6, 0.4), random_state=0)
@@ -586,7 +586,7 @@ def test_an_estimate_from_few_rows_is_judged_by_parts_that_it_does_not_come_from
         return made[-1]
 
     monkeypatch.setattr(Trainer, "_candidate", noted)
-    classifier(max_epochs=10, lr=0.01).fit(X, y)
+    classifier(max_epochs=6, lr=0.02).fit(X, y)
     found = {candidate.start: candidate for candidate in made if candidate.start}
     assert {"calibrated", "mixture", "sparse"} <= set(found)
     for candidate in found.values():

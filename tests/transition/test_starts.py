@@ -178,17 +178,22 @@ def test_confident_leaves_out_rows_below_the_mean_of_their_class():
     assert_allclose(confident_start(np.log(proba), target), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("best", range(16))
-def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, best):
-    """Two views, from predicted classes and three clusterings, free and balanced."""
+@pytest.mark.parametrize(
+    ("n_classes", "n_fits", "best"),
+    [(3, 8, 0), (3, 8, 3), (3, 8, 7), *[(6, 16, best) for best in range(16)]],
+)
+def test_mixture_is_the_likeliest_of_its_fits(monkeypatch, n_classes, n_fits, best):
+    """Two views, from predicted classes and one or three clusterings, free and balanced."""
     fits = [
-        NoisyMixture(uniform_transition(3, 0.05 * i), float(i == best), *[np.zeros(3)] * 3)
-        for i in range(16)
+        NoisyMixture(
+            uniform_transition(n_classes, 0.05 * i), float(i == best), *[np.zeros(n_classes)] * 3
+        )
+        for i in range(n_fits)
     ]
     remaining = iter(fits)
     monkeypatch.setattr(mixture, "fit_noisy_mixture", lambda *a, **k: next(remaining))
     monkeypatch.setattr(starts, "most_likely_kind", lambda fit, *a, **k: fit)
-    log_proba, observed, _ = ideal(pair_transition(3, 0.3), 60)
+    log_proba, observed, _ = ideal(pair_transition(n_classes, 0.3), 120)
     found = mixture_start(log_proba, observed, random_state=0)
     assert found.transition is fits[best].transition
     assert found.log_likelihood == fits[best].log_likelihood
