@@ -268,7 +268,7 @@ def test_labels_are_encoded_in_the_order_of_the_classes(problem):
     weighted=st.booleans(),
     duplicates=st.booleans(),
 )
-@examples(0.25)
+@examples(0.12)
 def test_a_start_is_a_matrix_whatever_the_network_says(
     start, seed, n_classes, n_rows, scale, dtype, weighted, duplicates
 ):
