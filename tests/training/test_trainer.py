@@ -640,6 +640,22 @@ def test_all_starts_of_few_rows_are_refined_until_one_leads_where_another_led(mo
     assert [report["start"] for report in estimator.selection_].count("sparse") == 1
 
 
+def test_a_sparse_start_pays_for_what_it_explains_of_its_own_labels(monkeypatch):
+    X, y, _ = few_rows()
+    costs = []
+
+    def noted(self, start, transition, truly=NoiseEstimator.penalty):
+        penalty = truly(self, start, transition)
+        if start == "sparse":
+            costs.append((penalty, self.optimism))
+        return penalty
+
+    monkeypatch.setattr(NoiseEstimator, "leaves_parts_out", False)
+    monkeypatch.setattr(NoiseEstimator, "penalty", noted)
+    classifier(max_epochs=10, lr=0.01).fit(X, y)
+    assert costs and all(penalty == optimism > 0 for penalty, optimism in costs)
+
+
 def test_an_estimate_that_is_clearly_behind_is_not_trained_with(monkeypatch, spy):
     X, y, _ = few_rows()
     monkeypatch.setattr(noise_estimates.NoiseEstimator, "_is_behind", lambda *args: True)
