@@ -305,8 +305,8 @@ class NoiseEstimator:
         A label makes the entry that it was counted in likelier, by more than most starts differ.
         With many classes what was held out is counted as well: a network has seen the other rows,
         and of what it says of these little is left but their labels. Where each part is held out in
-        turn, all are counted, and starts pay for their entries (see `penalty`), or with few rows each
-        part judges an estimate from the others (see `leaves_parts_out`).
+        turn, all are counted, and starts pay for their entries (see `penalty`), or with few rows
+        each part judges an estimate from the others (see `leaves_parts_out`).
         """
         return self.config.hold_out and not self.has_many_classes
 
